@@ -1,0 +1,271 @@
+"""The `g2sd` command: parse, call one function, print. Progress and errors go to stderr, results to stdout."""
+
+import functools
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+
+import typer
+
+from g2sd_deploy import __version__
+from g2sd_deploy.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, RunFailed, UserError
+from g2sd_deploy.runtime import DeviceName, choose_device
+
+if TYPE_CHECKING:
+    from g2sd_deploy.settings import Recipe
+
+app = typer.Typer(
+    name="g2sd",
+    help="Compress a masked-autoencoder vision transformer into a student that is proven equal to the file that ships.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+recipes_app = typer.Typer(help="List, show or copy the recipes that ship with the package.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(recipes_app, name="recipes")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RecipeArg = Annotated[str, typer.Argument(help="Recipe file, or the name of one that ships with the package.")]
+OutOpt = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/NAME by default.")]
+SetOpt = Annotated[list[str], typer.Option("--set", help="Override a setting: key.path=value, as in YAML. Repeatable.")]
+UntilOpt = Annotated[str | None, typer.Option("--until", help="Stop after this stage.")]
+ForceOpt = Annotated[str | None, typer.Option("--force", help="Run this stage even if it is up to date.")]
+DeviceOpt = Annotated[DeviceName | None, typer.Option("--device", help="Where to compute; a GPU where there is one, by default.")]
+SmokeOpt = Annotated[bool, typer.Option("--smoke", help="A handful of images and one short pass: proves that every stage runs.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+ModelsArg = Annotated[list[Path], typer.Argument(help="Classifier (.safetensors), stage folder or bundle.")]
+OnOpt = Annotated[str, typer.Option("--on", help="Images: bundled:fashion-mnist, a folder of IDX files, or SPLIT/CLASS/IMAGE folders.")]
+SplitOpt = Annotated[str, typer.Option("--split", help="Split of the images to use.")]
+
+
+def _tell_errors(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn an error that a person can act on into one line on stderr and an exit code."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            _fail(str(error), EXIT_USER_ERROR)
+        except RunFailed as error:
+            _fail(str(error), EXIT_FAILED)
+        except KeyboardInterrupt:
+            _fail("stopped; finished stages are kept, and the same command goes on with the next one", EXIT_INTERRUPTED)
+        raise AssertionError("unreachable")
+
+    return wrapped
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"g2sd-deploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Read by typer for the options that come before a command."""
+
+
+@app.command()
+@_tell_errors
+def run(
+    recipe: RecipeArg,
+    out: OutOpt = None,
+    set_: SetOpt = [],  # noqa: B006 (typer reads the default, nobody changes it)
+    until: UntilOpt = None,
+    force: ForceOpt = None,
+    device: DeviceOpt = None,
+    smoke: SmokeOpt = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Run a recipe's stages; those that are up to date are skipped."""
+    from g2sd_deploy import pipeline
+    from g2sd_deploy.progress import make_progress
+
+    loaded, folder = _load(recipe, out, set_, smoke)
+    command = shlex.join(["g2sd", *sys.argv[1:]])
+    steps = pipeline.run(
+        loaded, folder, device=choose_device(device), progress=make_progress(), command=command, until=until, force=force
+    )
+    if not any(step.runs for step in steps):
+        typer.echo("everything is up to date; nothing was run", err=True)
+    _print_result(folder, as_json)
+
+
+@app.command()
+@_tell_errors
+def plan(
+    recipe: RecipeArg,
+    out: OutOpt = None,
+    set_: SetOpt = [],  # noqa: B006
+    until: UntilOpt = None,
+    force: ForceOpt = None,
+    smoke: SmokeOpt = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Tell which stages would run, which are up to date, and why."""
+    from g2sd_deploy import pipeline
+
+    loaded, folder = _load(recipe, out, set_, smoke)
+    steps = pipeline.plan(loaded, folder, until=until, force=force)
+    if as_json:
+        typer.echo(json.dumps([{"stage": step.stage.name, "runs": step.runs, "reason": step.reason} for step in steps]))
+        return
+    for step in steps:
+        typer.echo(f"{'run ' if step.runs else 'skip'}  {step.stage.name:<9} {step.reason}")
+
+
+@app.command()
+@_tell_errors
+def validate(recipe: RecipeArg, set_: SetOpt = []) -> None:  # noqa: B006
+    """Check a recipe without running it."""
+    from g2sd_deploy.pipeline import stages_of
+    from g2sd_deploy.recipe import find_recipe, load_recipe
+
+    loaded = load_recipe(find_recipe(recipe), set_)
+    typer.echo(f"{loaded.name} is valid; its stages: {', '.join(stage.name for stage in stages_of(loaded))}")
+
+
+@app.command()
+@_tell_errors
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors."""
+    from g2sd_deploy.recipe import recipe_schema
+
+    typer.echo(json.dumps(recipe_schema(), indent=2))
+
+
+@recipes_app.command("list")
+@_tell_errors
+def list_recipes() -> None:
+    """List the recipes that ship with the package."""
+    from g2sd_deploy.recipe import bundled_recipes, load_recipe
+
+    for path in bundled_recipes():
+        typer.echo(f"{path.stem:<20} {load_recipe(path).description}")
+
+
+@recipes_app.command("show")
+@_tell_errors
+def show_recipe(recipe: RecipeArg) -> None:
+    """Print a recipe."""
+    from g2sd_deploy.recipe import find_recipe
+
+    typer.echo(find_recipe(recipe).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes_app.command("copy")
+@_tell_errors
+def copy_recipe(recipe: RecipeArg, to: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+    """Copy a recipe to a file of your own."""
+    from g2sd_deploy.recipe import copy_recipe as copy
+
+    typer.echo(str(copy(recipe, to)))
+
+
+@app.command()
+@_tell_errors
+def evaluate(
+    models: ModelsArg,
+    on: OnOpt,
+    split: SplitOpt = "test",
+    corruptions: Annotated[str, typer.Option("--corruptions", help="Comma-separated corruptions, or `all`; none by default.")] = "",
+    max_images: Annotated[int | None, typer.Option("--max-images", min=1, help="Use this many images, spread evenly.")] = None,
+    device: DeviceOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Score models on images: top-1, top-5, NLL, ECE, and robustness if asked for."""
+    from g2sd_deploy import standalone
+
+    rows = standalone.evaluate(models, on, split, corruptions=corruptions, max_images=max_images, device=choose_device(device))
+    standalone.print_rows(rows, as_json)
+
+
+@app.command()
+@_tell_errors
+def export(
+    model: Annotated[Path, typer.Argument(help="Classifier (.safetensors) or a stage folder that holds one.")],
+    on: OnOpt,
+    out: Annotated[Path, typer.Option("--out", help="New folder for the bundle.")],
+    split: SplitOpt = "test",
+    max_images: Annotated[int | None, typer.Option("--max-images", min=1, help="Prove parity on this many images, spread evenly.")] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Export a classifier to a bundle, proven equal on real images."""
+    from g2sd_deploy import standalone
+
+    parity = standalone.export(model, on, split, out, max_images=max_images)
+    standalone.print_rows([{"bundle": str(out), **parity}], as_json)
+
+
+@app.command()
+@_tell_errors
+def profile(
+    models: ModelsArg,
+    batch: Annotated[str, typer.Option("--batch", help="Comma-separated batch sizes.")] = "1,8",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one forward pass.")] = 2,
+    repeats: Annotated[int, typer.Option("--repeats", min=10, help="Timed forward passes.")] = 700,
+    as_json: JsonOpt = False,
+) -> None:
+    """Time models on this machine's CPU."""
+    from g2sd_deploy import standalone
+
+    standalone.print_rows(standalone.profile(models, batch=batch, threads=threads, repeats=repeats), as_json)
+
+
+@app.command()
+@_tell_errors
+def report(
+    folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to; the run folder itself by default.")] = None,
+) -> None:
+    """Render the report of a run, finished or not."""
+    from g2sd_deploy import standalone
+
+    for path in standalone.report(folder, out or folder):
+        typer.echo(str(path))
+
+
+@app.command()
+@_tell_errors
+def doctor(as_json: JsonOpt = False) -> None:
+    """Tell what this machine can run, and what to install for the rest."""
+    from g2sd_deploy.doctor import examine, print_findings
+
+    findings = examine()
+    print_findings(findings, as_json)
+    if any(finding.required and finding.status == "missing" for finding in findings):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _load(name: str, out: Path | None, overrides: list[str], smoke: bool) -> "tuple[Recipe, Path]":
+    from g2sd_deploy.recipe import find_recipe, load_recipe, shrink_for_smoke
+
+    recipe = load_recipe(find_recipe(name), overrides)
+    if smoke:
+        recipe = shrink_for_smoke(recipe)
+    return recipe, out or Path("runs") / (recipe.name + ("-smoke" if smoke else ""))
+
+
+def _print_result(folder: Path, as_json: bool) -> None:
+    """The result table and where the bundle and the report are."""
+    from g2sd_deploy.results import print_result
+
+    print_result(folder, as_json)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,1 @@
+"""Metrics of accuracy, calibration and robustness; pure functions of arrays."""

@@ -1,0 +1,1 @@
+"""ViT encoders, masked autoencoders and classifiers, and the files that hold them."""

@@ -1,0 +1,143 @@
+"""Self-describing weight files: safetensors whose metadata holds the model's shape, so that no file is loaded into another model."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from g2sd_export.edge.preprocess import Preprocessing
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from g2sd_deploy.errors import UserError
+from g2sd_deploy.models.masked import DecoderSpec, GenericStudent, MaskedAutoencoder
+from g2sd_deploy.models.vit import Classifier, EncoderSpec, Pooling
+
+_KEY = "g2sd_deploy"
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class ClassifierFile:
+    """A classifier with all that is needed to use it on an image."""
+
+    model: Classifier
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+
+
+def save_masked(path: Path, model: MaskedAutoencoder, dtype: torch.dtype = torch.float32) -> None:
+    """Write encoder, decoder and pixel head."""
+    _save(path, model, {"kind": "masked", "encoder": dataclasses.asdict(model.encoder.spec), "decoder": dataclasses.asdict(model.decoder.spec)}, dtype)
+
+
+def save_generic(path: Path, model: GenericStudent) -> None:
+    """Write a generically distilled student: encoder, decoder and feature head."""
+    teacher_width = model.feature_head[-1].out_features
+    encoder, decoder = dataclasses.asdict(model.encoder.spec), dataclasses.asdict(model.decoder.spec)
+    _save(path, model, {"kind": "generic", "encoder": encoder, "decoder": decoder, "teacher_width": teacher_width}, torch.float32)
+
+
+def save_classifier(path: Path, file: ClassifierFile, dtype: torch.dtype = torch.float32) -> None:
+    """Write a classifier with its preprocessing and class names."""
+    model = file.model
+    described = {
+        "kind": "classifier",
+        "encoder": dataclasses.asdict(model.encoder.spec),
+        "pooling": model.pooling,
+        "distilled": model.dist_token is not None,
+        "preprocessing": file.preprocessing.to_dict(),
+        "class_names": list(file.class_names),
+    }
+    _save(path, model, described, dtype)
+
+
+def load_masked(path: Path) -> MaskedAutoencoder:
+    """Read a masked model, float32, in evaluation mode.
+
+    Raises:
+        UserError: Missing or damaged file, no decoder, or weights of another shape.
+    """
+    described, weights = _read(path)
+    if not any(name.startswith("decoder.") for name in weights):
+        raise UserError(
+            f"{path}: holds no decoder weights (decoder.*), and generic distillation learns from the teacher's decoder; "
+            "set teacher.masked to the masked model with its decoder, not to an encoder or a classifier"
+        )
+    _expect_kind(path, described, "masked")
+    model = MaskedAutoencoder(_encoder(path, described), _spec(path, DecoderSpec, described["decoder"]))
+    return _fill(path, model, weights)
+
+
+def load_generic(path: Path) -> GenericStudent:
+    """Read a generically distilled student, float32, in evaluation mode; raises as `load_masked` does."""
+    described, weights = _read(path)
+    _expect_kind(path, described, "generic")
+    model = GenericStudent(_encoder(path, described), _spec(path, DecoderSpec, described["decoder"]), described["teacher_width"])
+    return _fill(path, model, weights)
+
+
+def load_classifier(path: Path) -> ClassifierFile:
+    """Read a classifier, float32, in evaluation mode; raises as `load_masked` does."""
+    described, weights = _read(path)
+    _expect_kind(path, described, "classifier")
+    names = tuple(described["class_names"])
+    pooling: Pooling = described["pooling"]
+    model = Classifier(_encoder(path, described), len(names), pooling=pooling, distilled=described["distilled"])
+    return ClassifierFile(_fill(path, model, weights), Preprocessing.from_dict(described["preprocessing"]), names)
+
+
+def _save(path: Path, model: nn.Module, described: dict[str, Any], dtype: torch.dtype) -> None:
+    weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
+    path.write_bytes(save(weights, metadata={_KEY: json.dumps(described, sort_keys=True)}))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such weight file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); fetch or make the file again") from None
+    if _KEY not in metadata:
+        raise UserError(f"{path}: does not say what model it holds (no {_KEY} metadata); wanted a file written by g2sd")
+    described: dict[str, Any] = json.loads(metadata[_KEY])
+    return described, weights
+
+
+def _expect_kind(path: Path, described: dict[str, Any], kind: Literal["masked", "generic", "classifier"]) -> None:
+    if described["kind"] != kind:
+        raise UserError(f"{path}: holds a {described['kind']} model; wanted a {kind} model here")
+
+
+def _encoder(path: Path, described: dict[str, Any]) -> EncoderSpec:
+    return _spec(path, EncoderSpec, described["encoder"])
+
+
+_Spec = TypeVar("_Spec", EncoderSpec, DecoderSpec)
+
+
+def _spec(path: Path, kind: type[_Spec], values: dict[str, Any]) -> _Spec:
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise UserError(f"{path}: its description of the model does not fit this version ({error})") from None
+
+
+def _fill(path: Path, model: Model, weights: dict[str, Tensor]) -> Model:
+    """Load every weight, or say which do not fit."""
+    wanted = model.state_dict()
+    missing, unknown = sorted(set(wanted) - set(weights)), sorted(set(weights) - set(wanted))
+    if missing or unknown:
+        listed = [f"{word} {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "") for word, names in (("missing", missing), ("unknown", unknown)) if names]
+        raise UserError(f"{path}: its weights are not those of the model it describes: {'; '.join(listed)}")
+    for name, value in wanted.items():
+        if value.shape != weights[name].shape:
+            raise UserError(f"{path}: {name} has shape {list(weights[name].shape)}, but the model it describes needs {list(value.shape)}")
+    model.load_state_dict(weights)
+    return model.eval()

@@ -1,0 +1,284 @@
+"""Plan and run a recipe's stages: each leaves one artifact, and a stage whose artifact is up to date is skipped."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from g2sd_deploy import __version__, environment
+from g2sd_deploy.artifact import Artifact, Identity, commit, digest_of, read_artifact, unfinished_folder, write_text_whole
+from g2sd_deploy.errors import RunFailed, UserError
+from g2sd_deploy.progress import Progress
+from g2sd_deploy.settings import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+RUN_FILE = "run.json"
+STAGES = ("data", "teacher", "pretrain", "finetune", "generic", "specific", "baseline", "evaluate", "export", "profile", "report")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a recipe.
+
+    Attributes:
+        name: Stage, module and artifact folder.
+        parents: Role to the stage that plays it.
+        config: Settings that decide the result; changing one makes the stage run again.
+    """
+
+    name: str
+    parents: Mapping[str, str]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a plan says of one stage."""
+
+    stage: Stage
+    runs: bool
+    reason: str
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """The stages that a recipe asks for, in order."""
+    present = [name for name in STAGES if getattr(recipe, name, None) is not None]
+    return [Stage(name, _parents(name, present), _config(recipe, name)) for name in present]
+
+
+def _parents(name: str, present: Sequence[str]) -> dict[str, str]:
+    """Which stage gives each input that a stage reads."""
+    masked = "teacher" if "teacher" in present else "pretrain"
+    classifier = "teacher" if "teacher" in present else "finetune"
+    models = {"teacher": classifier, "student": "specific", "baseline": "baseline"}
+    roles = {
+        "data": {},
+        "teacher": {},
+        "pretrain": {"data": "data"},
+        "finetune": {"data": "data", "masked": "pretrain"},
+        "generic": {"data": "data", "masked": masked},
+        "specific": {"data": "data", "generic": "generic", "classifier": classifier},
+        "baseline": {"data": "data"},
+        "evaluate": {"data": "data", **models},
+        "export": {"data": "data", "student": "specific"},
+        "profile": {"teacher": classifier, "student": "specific", "export": "export"},
+        "report": {stage: stage for stage in present if stage != "report"},
+    }[name]
+    return {role: stage for role, stage in roles.items() if stage in present}
+
+
+def _config(recipe: Recipe, name: str) -> dict[str, Any]:
+    """The settings that a stage reads."""
+    config: dict[str, Any] = {name: getattr(recipe, name).model_dump(mode="json")}
+    if name in ("pretrain", "finetune", "generic", "specific", "baseline"):
+        config["seed"] = recipe.seed
+    if name in ("generic", "baseline"):
+        assert recipe.student is not None
+        config["student"] = recipe.student.model_dump(mode="json")
+    if name in ("export", "report"):
+        config["name"] = recipe.name
+    if name == "report":
+        config["description"] = recipe.description
+    return config
+
+
+def _sources(recipe: Recipe, name: str) -> dict[str, str]:
+    """Fingerprints of the files outside the run that a stage reads; they count as parents."""
+    if name == "data":
+        from g2sd_deploy.data.sources import open_source
+
+        return {"files": open_source(recipe.data.source, recipe.data.root).fingerprint()}
+    if name == "teacher":
+        from g2sd_deploy.stages.teacher import fingerprint
+
+        assert recipe.teacher is not None
+        return fingerprint(recipe.teacher)
+    return {}
+
+
+def plan(recipe: Recipe, run_folder: Path, *, until: str | None = None, force: str | None = None) -> list[Step]:
+    """Which stages would run, and why.
+
+    Raises:
+        UserError: `until` or `force` is not a stage of the recipe, or the folder belongs to another recipe.
+    """
+    check_folder(recipe, run_folder)
+    stages = select_stages(recipe, until, force)
+    pending: set[str] = set()
+    steps = []
+    for stage in stages:
+        waits = sorted(set(stage.parents.values()) & pending)
+        reason = "forced" if stage.name == force else f"after {', '.join(waits)}" if waits else _why_stale(recipe, stage, run_folder)
+        if reason:
+            pending.add(stage.name)
+        steps.append(Step(stage, bool(reason), reason or "up to date"))
+    return steps
+
+
+def select_stages(recipe: Recipe, until: str | None, force: str | None) -> list[Stage]:
+    """The recipe's stages up to `until`; raises `UserError` where a named stage is not among them."""
+    stages = stages_of(recipe)
+    names = [stage.name for stage in stages]
+    for option, name in (("--until", until), ("--force", force)):
+        if name is not None and name not in names:
+            raise UserError(f"{option} {name}: the recipe {recipe.name} has no such stage; its stages are {', '.join(names)}")
+    return stages if until is None else stages[: names.index(until) + 1]
+
+
+def _identity(recipe: Recipe, stage: Stage, run_folder: Path) -> Identity:
+    """Key of the artifact that this stage would make now; its parents must be there."""
+    parents = dict(_sources(recipe, stage.name))
+    for name in stage.parents.values():
+        artifact = read_artifact(run_folder / name)
+        if artifact is not None:
+            parents[name] = artifact.digest
+    return Identity(stage.name, stage.config, parents, __version__)
+
+
+def _why_stale(recipe: Recipe, stage: Stage, run_folder: Path) -> str:
+    """Why a stage whose parents are up to date has to run; empty where it has not."""
+    found = read_artifact(run_folder / stage.name)
+    if found is None:
+        return "has not run"
+    wanted = _identity(recipe, stage, run_folder)
+    if found.key == wanted.key:
+        return ""
+    changed = _changes(found.config, dict(wanted.config)) + [f"{name} changed" for name, value in wanted.parents.items() if found.parents.get(name) != value]
+    return ", ".join(changed[:3]) or f"made by another version than {__version__}"
+
+
+def _changes(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Settings that differ, as `generic.epochs: 4 -> 5`."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [f"{prefix}: {old} -> {new}"]
+    keys = [*new, *(key for key in old if key not in new)]
+    return [line for key in keys for line in _changes(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)]
+
+
+def run(
+    recipe: Recipe, run_folder: Path, *, device: "torch.device", progress: Progress, command: str, until: str | None = None, force: str | None = None
+) -> list[Step]:
+    """Run every stage that is not up to date.
+
+    Returns:
+        What was done: one step per stage, `runs` telling which were computed.
+
+    Raises:
+        UserError: Bad input, or an artifact that was changed since it was written.
+        RunFailed: A stage did not succeed, or its verdict is "failed"; the report is made first.
+    """
+    steps = []
+    failed: dict[str, str] = {}
+    prepare_folder(recipe, run_folder, command)
+    with _locked(run_folder):
+        for stage in select_stages(recipe, until, force):
+            if stage.name != "report" and failed.keys() & set(stage.parents.values()):
+                failed[stage.name] = ""
+                shutil.rmtree(run_folder / stage.name, ignore_errors=True)
+                continue
+            reason = "forced" if stage.name == force else _why_stale(recipe, stage, run_folder)
+            artifact = _execute(recipe, stage, run_folder, device, progress) if reason else read_artifact(run_folder / stage.name)
+            assert artifact is not None
+            if artifact.failure:
+                failed[stage.name] = artifact.failure
+            steps.append(Step(stage, bool(reason), reason or "up to date"))
+    if failed:
+        raise RunFailed("; ".join(f"{name}: {reason}" for name, reason in failed.items() if reason))
+    return steps
+
+
+def _execute(recipe: Recipe, stage: Stage, run_folder: Path, device: "torch.device", progress: Progress) -> Artifact:
+    from g2sd_deploy.stages.context import Context
+
+    identity = _identity(recipe, stage, run_folder)
+    inputs = {role: _verified(run_folder / name) for role, name in stage.parents.items() if name in identity.parents}
+    progress.begin(stage.name)
+    start = time.monotonic()
+    try:
+        with unfinished_folder(run_folder / stage.name) as folder:
+            context = Context(recipe, stage.name, inputs, folder, run_folder, device, progress)
+            made = import_module(f"g2sd_deploy.stages.{stage.name}").run(context)
+            artifact = commit(
+                folder,
+                run_folder / stage.name,
+                identity,
+                made,
+                tools=environment.tool_versions(),
+                environment=environment.machine(),
+                seconds=time.monotonic() - start,
+            )
+    except BaseException:
+        progress.abort()
+        raise
+    progress.end()
+    return artifact
+
+
+def _verified(folder: Path) -> Artifact:
+    artifact = read_artifact(folder)
+    assert artifact is not None
+    artifact.verify()
+    return artifact
+
+
+def check_folder(recipe: Recipe, run_folder: Path) -> None:
+    """Refuse a folder that another recipe, or something else, wrote.
+
+    Raises:
+        UserError: It holds another recipe's run, or files that are not a run's.
+    """
+    if run_folder.exists() and not run_folder.is_dir():
+        raise UserError(f"--out {run_folder}: is a file; give a folder")
+    marker = run_folder / RUN_FILE
+    if marker.is_file():
+        try:
+            owner = json.loads(marker.read_bytes())["recipe"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{marker}: is damaged, so it is not known whose run this is; give another --out") from None
+        if owner != recipe.name:
+            raise UserError(f"--out {run_folder}: holds the run of the recipe {owner}, not {recipe.name}; give another --out")
+    elif run_folder.is_dir() and any(run_folder.iterdir()):
+        raise UserError(f"--out {run_folder}: holds files, but no run of g2sd; give a new or empty folder")
+
+
+def prepare_folder(recipe: Recipe, run_folder: Path, command: str) -> None:
+    """Create the run's folder and record the resolved recipe.
+
+    Raises:
+        UserError: It cannot be written, or belongs to another recipe.
+    """
+    check_folder(recipe, run_folder)
+    resolved = recipe.model_dump(mode="json", exclude_none=True)
+    record = {"format": 1, "recipe": recipe.name, "recipe_sha256": digest_of(resolved), "resolved": resolved, "command": command}
+    try:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        write_text_whole(run_folder / RUN_FILE, json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"--out {run_folder}: cannot be written ({error.strerror}); give a folder you may write to") from None
+
+
+@contextmanager
+def _locked(run_folder: Path) -> Iterator[None]:
+    """Keep two processes from writing one run; the lock goes with the process.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such lock on Windows
+        yield
+        return
+    with (run_folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"--out {run_folder}: another g2sd run is writing there; wait for it or give another --out") from None
+        yield

@@ -1,0 +1,111 @@
+"""The top of the page: one sentence, a few key figures, and every verdict that is not `passed`."""
+
+from g2sd_deploy.report import formatting
+from g2sd_deploy.report.document import Headline, KeyFigure, Note
+from g2sd_deploy.report.summary import Parity, RunSummary
+
+
+def build_headline(run: RunSummary) -> Headline:
+    """Say what the run achieved; a failed check takes over the sentence."""
+    notice = parity_notice(run.parity)
+    failed = run.parity.verdict == "failed"
+    return Headline(
+        sentence="Do not ship: the exported model is not equal to the student." if failed else _sentence(run),
+        support=_sentence(run) if failed else _support(run),
+        figures=tuple(figure for figure in (_kept(run), _smaller(run), _gain(run), _parity(run.parity), _latency(run)) if figure),
+        notices=() if run.parity.verdict == "passed" else (notice,),
+        tone="bad" if failed else "plain",
+    )
+
+
+def parity_notice(parity: Parity) -> Note:
+    """The verdict on the exported file as one block, with its reason."""
+    reason = sentence(parity.reason or "no reason was recorded")
+    match parity.verdict:
+        case "passed":
+            return Note(
+                "The exported file makes the decisions of the model that was scored, within the tolerance below.", "Parity passed", "good"
+            )
+        case "failed":
+            return Note(reason, "Parity failed", "bad")
+        case "not_run":
+            return Note(f"{reason} Not run does not count as passed.", "Parity not run", "idle")
+
+
+def sentence(reason: str) -> str:
+    """A reason as a sentence: capital letter, full stop."""
+    return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
+
+
+def _sentence(run: RunSummary) -> str:
+    student, teacher = run.scores("student"), run.scores("teacher")
+    kept, smaller = run.share_of_teacher("student"), run.times_smaller("student")
+    if kept is not None and smaller is not None:
+        return (
+            f"The student keeps {formatting.percent(kept, 1)} of its teacher’s accuracy with {formatting.times(smaller)} fewer parameters."
+        )
+    for name, scores in (("student", student), ("teacher", teacher)):
+        if scores:
+            images = f" on {formatting.count(scores.clean.num_images)} test images" if scores.clean.num_images else ""
+            return f"The {name} reaches {formatting.percent(scores.clean.top1, 1)} top-1{images}."
+    return "This run has not been evaluated."
+
+
+def _support(run: RunSummary) -> str:
+    parity = run.parity
+    if parity.verdict != "passed" or parity.num_images is None:
+        return ""
+    if parity.flipped == 0:
+        return f"The exported ONNX file makes the same decision on all {formatting.count(parity.num_images)} test images."
+    return f"The exported ONNX file makes another decision on {formatting.count(parity.flipped)} of {formatting.count(parity.num_images)} test images."
+
+
+def _kept(run: RunSummary) -> KeyFigure | None:
+    student, teacher, share = run.scores("student"), run.scores("teacher"), run.share_of_teacher("student")
+    if student and teacher and share is not None:
+        detail = f"top-1 {formatting.percent(student.clean.top1, 1)} vs {formatting.percent(teacher.clean.top1, 1)}"
+        return KeyFigure(formatting.percent(share, 1), "of the teacher’s accuracy", detail)
+    return KeyFigure(formatting.percent(teacher.clean.top1, 1), "teacher’s top-1", _teacher_detail(run)) if teacher else None
+
+
+def _teacher_detail(run: RunSummary) -> str:
+    scores = run.scores("teacher")
+    return f"{formatting.millions(scores.num_parameters)} parameters, {formatting.mib(scores.model_mib)}" if scores else ""
+
+
+def _smaller(run: RunSummary) -> KeyFigure | None:
+    student, teacher, factor = run.scores("student"), run.scores("teacher"), run.times_smaller("student")
+    if not (student and teacher and factor is not None):
+        return None
+    detail = f"{formatting.millions(student.num_parameters)} vs {formatting.millions(teacher.num_parameters)} parameters"
+    return KeyFigure(formatting.times(factor), "smaller than the teacher", detail)
+
+
+def _gain(run: RunSummary) -> KeyFigure | None:
+    student, baseline = run.scores("student"), run.scores("baseline")
+    if not (student and baseline):
+        return None
+    gain = student.clean.top1 - baseline.clean.top1
+    detail = (
+        f"{formatting.percent(baseline.clean.top1, 1)} in {formatting.duration(run.train_seconds('baseline'))} of training on labels alone"
+    )
+    return KeyFigure(f"{formatting.points(gain)} pp", "over plain training", detail, "bad" if gain < 0 else "plain")
+
+
+def _parity(parity: Parity) -> KeyFigure:
+    match parity.verdict:
+        case "passed":
+            detail = f"{formatting.count(parity.flipped)} of {formatting.count(parity.num_images)} decisions flipped"
+            return KeyFigure("✓ Passed", "parity of the ONNX file", detail, "good")
+        case "failed":
+            return KeyFigure("✗ Failed", "parity of the ONNX file", sentence(parity.reason or "no reason was recorded"), "bad")
+        case "not_run":
+            return KeyFigure("Not run", "parity of the ONNX file", sentence(parity.reason or "no reason was recorded"), "idle")
+
+
+def _latency(run: RunSummary) -> KeyFigure | None:
+    row = run.shipped_latency("student")
+    if row is None:
+        return None
+    threads = f"{row.threads} thread" + ("s" if row.threads != 1 else "")
+    return KeyFigure(formatting.milliseconds(row.p50_ms), "per image, p50", f"{row.runtime} {row.version}, batch 1, {threads}")

@@ -1,0 +1,169 @@
+"""Sections about how the result came to be and how to use it: bundle, data, training, stages, environment."""
+
+import base64
+import json
+
+from g2sd_deploy.report import charts, formatting
+from g2sd_deploy.report.document import Block, Chart, Code, Column, Facts, Gallery, Image, Note, Row, Section, Table, Tone
+from g2sd_deploy.report.headline import sentence
+from g2sd_deploy.report.results import not_run
+from g2sd_deploy.report.summary import TRAINING_STAGES, RunSummary, StageRecord, Training
+
+MAX_CLASS_NAMES = 20
+
+
+def bundle_section(run: RunSummary) -> Section:
+    """Commands that check and use the bundle on a device."""
+    title = "Using the bundle"
+    if run.export is None:
+        return Section("bundle", title, "", (not_run(run, "export"),))
+    commands = [
+        f"cd export/{run.export.bundle}",
+        "python -m pip install numpy pillow onnxruntime",
+        "python -m edge selftest",
+        "python -m edge predict IMAGE",
+    ]
+    lead = "The bundle is a folder to copy to the device; it needs Python with numpy, Pillow and onnxruntime, and no torch. Start in the run folder."
+    blocks: list[Block] = [Code("Check and use", "\n".join(commands), "sh")]
+    if run.parity.verdict != "passed":
+        blocks.insert(
+            0, Note("This bundle is not proven equal to the model that was scored. See Parity.", "Parity has not passed", _tone(run))
+        )
+    return Section("bundle", title, lead, tuple(blocks))
+
+
+def data_section(run: RunSummary) -> Section:
+    """What the images are, with samples."""
+    data = run.data
+    if data is None:
+        return Section("data", "Data", "", (not_run(run, "data"),))
+    colour = {1: "grey", 3: "RGB"}.get(data.num_channels, f"{data.num_channels} channels")
+    shown = ", ".join(data.class_names[:MAX_CLASS_NAMES])
+    hidden = len(data.class_names) - MAX_CLASS_NAMES
+    facts = Facts(
+        (
+            ("Training images", formatting.count(data.num_train)),
+            ("Test images", formatting.count(data.num_test)),
+            ("Image", f"{data.image_px} × {data.image_px} px, {colour}"),
+            ("Classes", f"{formatting.count(data.num_classes)}: {shown}" + (f" and {formatting.count(hidden)} more" if hidden > 0 else "")),
+            ("Fingerprint", formatting.short(data.fingerprint)),
+        )
+    )
+    blocks: tuple[Block, ...] = (facts,)
+    if data.preview_png:
+        uri = "data:image/png;base64," + base64.b64encode(data.preview_png).decode("ascii")
+        blocks = (Image(uri, "Sample images."), facts)
+    return Section("data", "Data", data.description, blocks)
+
+
+def training_section(run: RunSummary) -> Section:
+    """Loss curve and cost of every training stage."""
+    stages = [run.training[stage] for stage in TRAINING_STAGES if stage in run.training]
+    if not stages:
+        return Section(
+            "training", "Training", "", (Note(" ".join(sentence(run.absent[name]) for name in TRAINING_STAGES), "Not run", "idle"),)
+        )
+    curves = tuple(_curve(stage) for stage in stages if charts.drawable(stage.history))
+    titles = ("Stage", "Method", "Loss, first", "Loss, final", "Parameters", "Weights", "Images seen", "Images/s", "Time", "Device")
+    table = Table(
+        title="Cost of training",
+        columns=tuple(Column(title, numeric=index > 1) for index, title in enumerate(titles)),
+        rows=tuple(_training_row(stage) for stage in stages),
+    )
+    missing = [name for name in TRAINING_STAGES if name not in run.training and _expected(run, name)]
+    absent = (Note(" ".join(sentence(run.absent[name]) for name in missing), "Not run", "idle"),) if missing else ()
+    lead = "Losses of different stages measure different things: compare their course, not their height."
+    return Section("training", "Training", lead, (*((Gallery(curves),) if curves else ()), table, *absent))
+
+
+def stages_section(run: RunSummary) -> Section:
+    """The recipe, and every stage with its time and digest."""
+    columns = (Column("Stage"), Column("Result"), Column("Time", numeric=True), Column("Finished"), Column("Artifact"), Column("Made from"))
+    ran = {stage.name: _stage_row(stage) for stage in run.stages}
+    rows = [
+        *ran.values(),
+        *(Row((formatting.label(stage), "not run", "–", "–", "–", reason), tone="idle") for stage, reason in run.absent.items()),
+    ]
+    total = formatting.duration(sum(stage.seconds for stage in run.stages))
+    table = Table("Stages", columns, tuple(rows), f"All stages together took {total}. Artifact: the first 12 characters of its digest.")
+    facts = Facts((("Recipe", run.recipe), ("Recipe, SHA-256", formatting.short(run.recipe_sha256))))
+    blocks: list[Block] = [facts, table]
+    if run.command:
+        blocks.insert(1, Code("Command", run.command, "sh"))
+    if run.resolved:
+        resolved = json.dumps(run.resolved, indent=2, ensure_ascii=False, default=str)
+        blocks.append(Code("Resolved recipe", resolved, "json", folded=True))
+    return Section("stages", "What was run", "", tuple(blocks))
+
+
+def environment_section(run: RunSummary) -> Section:
+    """The machine and the versions; a fact on which stages differ is listed once per value."""
+    environment = _merged(run, "environment")
+    tools = _merged(run, "tools")
+    tables = tuple(
+        Table(title, (Column("What"), Column("Value")), tuple(Row(row) for row in rows))
+        for title, rows in (("Machine", environment), ("Versions", tools))
+        if rows
+    )
+    return Section("environment", "Environment", "", tables)
+
+
+def _tone(run: RunSummary) -> Tone:
+    return "bad" if run.parity.verdict == "failed" else "idle"
+
+
+def _expected(run: RunSummary, stage: str) -> bool:
+    """Is it worth a word that this stage is missing? Not the teacher's stages where a finished teacher was given."""
+    return not (run.teacher and stage in ("pretrain", "finetune"))
+
+
+def _curve(training: Training) -> Chart:
+    drawn = len(charts.drawable(training.history))
+    skipped = sum(1 for point in training.history if point.loss != point.loss or abs(point.loss) == float("inf"))
+    caption = f"{formatting.label(training.method)}. Thin: logged steps; bold: their running mean. Lower is better."
+    caption += f" {skipped} steps without a finite loss are not drawn." if skipped else ""
+    caption += f" {drawn} of {len(training.history)} points are drawn." if drawn + skipped < len(training.history) else ""
+    return Chart(formatting.label(training.stage), charts.loss_curve(training.stage, training.history), caption)
+
+
+def _training_row(training: Training) -> Row:
+    cells = (
+        formatting.label(training.stage),
+        formatting.label(training.method),
+        formatting.loss(training.first_loss),
+        formatting.loss(training.final_loss),
+        formatting.millions(training.num_parameters),
+        formatting.mib(training.model_bytes / formatting.MIB),
+        formatting.count(training.images_seen),
+        formatting.significant(training.images_per_s),
+        formatting.duration(training.train_seconds),
+        training.device or formatting.MISSING,
+    )
+    return Row(cells, model=charts.stage_series(training.stage))
+
+
+def _stage_row(stage: StageRecord) -> Row:
+    parents = ", ".join(f"{name} {formatting.short(digest)}" for name, digest in stage.parents.items())
+    cells = (
+        formatting.label(stage.name),
+        "done",
+        formatting.duration(stage.seconds),
+        formatting.moment(stage.finished_at),
+        formatting.short(stage.digest),
+        parents or formatting.MISSING,
+    )
+    return Row(cells)
+
+
+def _merged(run: RunSummary, what: str) -> list[tuple[str, str]]:
+    """Name and value of each fact; where stages differ, the value names its stages."""
+    seen: dict[str, dict[str, list[str]]] = {}
+    for stage in run.stages:
+        found = stage.environment if what == "environment" else stage.tools
+        for name, value in found.items():
+            seen.setdefault(name, {}).setdefault(value, []).append(stage.name)
+    rows = []
+    for name, values in seen.items():
+        for value, stages in values.items():
+            rows.append((name, value if len(values) == 1 else f"{value} ({', '.join(stages)})"))
+    return rows

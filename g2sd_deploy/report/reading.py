@@ -1,0 +1,239 @@
+"""Read a run folder into a RunSummary; the only file of the report that touches the disk for input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from g2sd_deploy.errors import UserError
+from g2sd_deploy.report.fields import Fields, object_from_text, read_object
+from g2sd_deploy.report.summary import (
+    STAGES,
+    TRAINING_STAGES,
+    DataFacts,
+    Evaluation,
+    Export,
+    Latency,
+    LossPoint,
+    ModelScores,
+    Parity,
+    RunSummary,
+    Scores,
+    StageRecord,
+    TeacherFacts,
+    Training,
+    Verdict,
+)
+
+
+@dataclass(frozen=True)
+class _Artifact:
+    """One stage's folder and its parsed artifact.json."""
+
+    folder: Path
+    fields: Fields
+    metrics: Fields
+
+
+def read_run(folder: Path) -> RunSummary:
+    """Read everything the report shows.
+
+    Args:
+        folder: A run folder: run.json and one artifact folder per stage that finished. Stages may be absent.
+
+    Returns:
+        The run; each absent stage is named in `absent` with its reason.
+
+    Raises:
+        UserError: This is no run folder, no stage finished, or a file does not hold what its stage writes.
+    """
+    if not (folder / "run.json").is_file():
+        raise UserError(f"{folder} is not a run folder: it has no run.json. Give the folder that `g2sd run` wrote.")
+    run = read_object(folder / "run.json", "run.json")
+    found = {stage: _artifact(folder / stage) for stage in STAGES if (folder / stage / "artifact.json").is_file()}
+    if not found:
+        raise UserError(f"{folder} holds no finished stage, so there is nothing to report. Run `g2sd run` first.")
+    resolved = run.maybe_child("resolved")
+    return RunSummary(
+        title=resolved.maybe_child("report").maybe_text("title") or run.text("recipe"),
+        recipe=run.text("recipe"),
+        description=resolved.maybe_text("description"),
+        recipe_sha256=run.maybe_text("recipe_sha256"),
+        command=run.maybe_text("command"),
+        resolved=resolved.values,
+        stages=tuple(_stage_record(stage, artifact.fields) for stage, artifact in found.items()),
+        absent={stage: _absence_reason(stage, resolved.values) for stage in STAGES if stage not in found},
+        data=_data(found["data"]) if "data" in found else None,
+        teacher=_teacher(found["teacher"].metrics) if "teacher" in found else None,
+        training={stage: _training(stage, found[stage]) for stage in TRAINING_STAGES if stage in found},
+        evaluation=_evaluation(found["evaluate"].metrics) if "evaluate" in found else None,
+        export=_export(found["export"]) if "export" in found else None,
+        latency=tuple(_latency(row) for row in found["profile"].metrics.children("rows")) if "profile" in found else (),
+    )
+
+
+def _artifact(folder: Path) -> _Artifact:
+    fields = read_object(folder / "artifact.json", f"{folder.name}/artifact.json")
+    return _Artifact(folder, fields, fields.child("metrics"))
+
+
+def _absence_reason(stage: str, resolved: Mapping[str, object]) -> str:
+    """Say whether a stage was never asked for or was asked for and not reached."""
+    if resolved.get(stage) is not None:
+        return f"the recipe has a stage {stage}, but this run has not finished it"
+    return f"the recipe has no stage {stage}"
+
+
+def _stage_record(name: str, fields: Fields) -> StageRecord:
+    return StageRecord(
+        name=name,
+        key=fields.text("key"),
+        digest=fields.text("digest"),
+        seconds=fields.number("seconds"),
+        finished_at=fields.text("finished_at"),
+        file_bytes={file: entry.count("bytes") for file, entry in fields.maybe_child("files").named_children().items()},
+        parents=fields.labels("parents"),
+        tools={"g2sd_deploy": fields.maybe_text("version"), **fields.labels("tools")},
+        environment=fields.labels("environment"),
+    )
+
+
+def _data(artifact: _Artifact) -> DataFacts:
+    metrics, preview = artifact.metrics, artifact.folder / "preview.png"
+    return DataFacts(
+        num_train=metrics.count("num_train"),
+        num_test=metrics.count("num_test"),
+        num_classes=metrics.count("num_classes"),
+        class_names=metrics.texts("class_names"),
+        image_px=metrics.count("image_px"),
+        num_channels=metrics.count("num_channels"),
+        fingerprint=metrics.maybe_text("fingerprint"),
+        description=metrics.maybe_text("description"),
+        preview_png=preview.read_bytes() if preview.is_file() else b"",
+    )
+
+
+def _teacher(metrics: Fields) -> TeacherFacts:
+    return TeacherFacts(metrics.text("source"), metrics.count("num_parameters"), metrics.maybe_count("classifier_parameters"))
+
+
+def _training(stage: str, artifact: _Artifact) -> Training:
+    metrics = artifact.metrics
+    return Training(
+        stage=stage,
+        method=metrics.text("method"),
+        first_loss=metrics.number("first_loss"),
+        final_loss=metrics.number("final_loss"),
+        num_parameters=metrics.count("num_parameters"),
+        model_bytes=metrics.count("model_bytes"),
+        images_seen=metrics.count("images_seen"),
+        images_per_s=metrics.number("images_per_s"),
+        train_seconds=metrics.number("train_seconds"),
+        device=metrics.maybe_text("device"),
+        history=_history(artifact.folder / "history.jsonl", f"{stage}/history.jsonl"),
+    )
+
+
+def _history(path: Path, where: str) -> tuple[LossPoint, ...]:
+    if not path.is_file():
+        return ()
+    lines = [(number, line) for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1) if line.strip()]
+    rows = [object_from_text(line, f"{where} line {number}") for number, line in lines]
+    return tuple(LossPoint(row.count("step"), row.number("epoch"), row.number("loss"), row.maybe_number("lr")) for row in rows)
+
+
+def _scores(fields: Fields) -> Scores:
+    return Scores(
+        top1=fields.number("top1"),
+        top5=fields.maybe_number("top5"),
+        nll=fields.maybe_number("nll"),
+        ece=fields.maybe_number("ece"),
+        num_images=fields.maybe_count("num_images"),
+    )
+
+
+def _model_scores(name: str, fields: Fields) -> ModelScores:
+    corruptions = fields.maybe_child("corruptions").named_children()
+    return ModelScores(
+        name=name,
+        num_parameters=fields.count("num_parameters"),
+        model_mib=fields.number("model_mib"),
+        clean=_scores(fields.child("clean")),
+        corruptions={corruption: _severities(levels) for corruption, levels in corruptions.items()},
+        mean_corruption_top1=fields.maybe_number("mean_corruption_top1"),
+    )
+
+
+def _severities(fields: Fields) -> dict[int, Scores]:
+    levels = fields.named_children()
+    if not levels or not all(level.isdecimal() for level in levels):
+        raise UserError(
+            f"{fields.where} has the severities {sorted(levels)}, wanted whole numbers from 1. Run evaluate again with --force."
+        )
+    return {int(level): _scores(levels[level]) for level in sorted(levels, key=int)}
+
+
+def _evaluation(metrics: Fields) -> Evaluation:
+    return Evaluation(
+        models={name: _model_scores(name, fields) for name, fields in metrics.child("models").named_children().items()},
+        num_corruption_images=metrics.maybe_count("num_corruption_images") or 0,
+        corruption_note=metrics.maybe_text("corruption_note"),
+        agreement=metrics.numbers("agreement"),
+    )
+
+
+def _export(artifact: _Artifact) -> Export:
+    metrics = artifact.metrics
+    bundle = metrics.text("bundle")
+    files = artifact.fields.maybe_child("files").named_children()
+    return Export(
+        onnx_bytes=metrics.count("onnx_bytes"),
+        opset=metrics.count("opset"),
+        onnx_sha256=metrics.text("onnx_sha256"),
+        bundle=bundle,
+        bundle_bytes=sum(entry.count("bytes") for name, entry in files.items() if name.startswith(f"{bundle}/")),
+        parity=_parity(metrics.maybe_child("parity")),
+    )
+
+
+def _parity(fields: Fields) -> Parity:
+    if not fields.values:
+        return Parity("not_run", "the export stage recorded no parity check")
+    verdict = fields.text("verdict")
+    if verdict not in get_args(Verdict):
+        raise UserError(f"{fields.where}: the verdict is {verdict!r}, wanted passed, failed or not_run. Run export again with --force.")
+    return Parity(
+        verdict=cast(Verdict, verdict),
+        reason=fields.maybe_text("reason"),
+        num_images=fields.maybe_count("num_images"),
+        flipped=fields.maybe_count("flipped"),
+        flipped_share=fields.maybe_number("flipped_share"),
+        max_abs_logit_diff=fields.maybe_number("max_abs_logit_diff"),
+        mean_abs_logit_diff=fields.maybe_number("mean_abs_logit_diff"),
+        min_cosine=fields.maybe_number("min_cosine"),
+        top1_reference=fields.maybe_number("top1_reference"),
+        top1_candidate=fields.maybe_number("top1_candidate"),
+        tolerance=fields.numbers("tolerance"),
+        reference=fields.maybe_text("reference"),
+        candidate=fields.maybe_text("candidate"),
+    )
+
+
+def _latency(row: Fields) -> Latency:
+    return Latency(
+        model=row.text("model"),
+        runtime=row.text("runtime"),
+        version=row.text("version"),
+        batch=row.count("batch"),
+        threads=row.count("threads"),
+        warmup=row.count("warmup"),
+        p50_ms=row.number("p50_ms"),
+        p90_ms=row.number("p90_ms"),
+        p99_ms=row.number("p99_ms"),
+        mean_ms=row.number("mean_ms"),
+        min_ms=row.number("min_ms"),
+        images_per_s=row.number("images_per_s"),
+        num_samples=row.count("num_samples"),
+    )

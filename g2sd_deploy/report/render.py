@@ -1,0 +1,122 @@
+"""Turn a RunSummary into HTML and Markdown: one Document, two templates, so both say the same."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from g2sd_deploy.report import formatting, making, results
+from g2sd_deploy.report.document import Document
+from g2sd_deploy.report.headline import build_headline
+from g2sd_deploy.report.summary import RunSummary
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The same report twice."""
+
+    html: str
+    markdown: str
+
+
+class Verbatim(str):
+    """Markdown that is already escaped."""
+
+
+def render_report(run: RunSummary) -> Rendered:
+    """Render the report.
+
+    Args:
+        run: What `read_run` returned.
+
+    Returns:
+        One HTML page that loads nothing, and the same content as GitHub Markdown. Equal runs give equal bytes.
+    """
+    document = build_document(run)
+    css = files(__package__).joinpath("templates/report.css").read_text(encoding="utf-8")
+    return Rendered(
+        html=_html_environment().get_template("report.html.jinja").render(document=document, css=css),
+        markdown=_markdown_environment().get_template("report.md.jinja").render(document=document),
+    )
+
+
+def build_document(run: RunSummary) -> Document:
+    """Everything the page says, as plain text and charts: the result first, then how it was made."""
+    version = next((stage.tools["g2sd_deploy"] for stage in reversed(run.stages) if "g2sd_deploy" in stage.tools), "")
+    return Document(
+        title=run.title,
+        recipe=run.recipe,
+        description=run.description,
+        finished=formatting.moment(max(stage.finished_at for stage in run.stages)),
+        footer=f"g2sd-deploy {version}".strip() + ". Every number comes from the artifacts of this run; the report measures nothing.",
+        headline=build_headline(run),
+        sections=(
+            results.accuracy_section(run),
+            results.robustness_section(run),
+            results.parity_section(run),
+            results.latency_section(run),
+            making.bundle_section(run),
+            making.data_section(run),
+            making.training_section(run),
+            making.stages_section(run),
+            making.environment_section(run),
+        ),
+    )
+
+
+def escape_markdown(value: object) -> str:
+    """Make text inert in GitHub Markdown and in a table cell.
+
+    Args:
+        value: Text, or Verbatim (returned as it is).
+
+    Returns:
+        One line in which no character starts markup, HTML, maths or a new cell.
+    """
+    if isinstance(value, Verbatim):
+        return value
+    line = " ".join(str(value).split())
+    line = re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", line)
+    return re.sub(r"^([-+=]|\d+[.)](?=\s|$))", lambda found: found[0][:-1] + "\\" + found[0][-1], line)
+
+
+def fenced(text: str, language: str = "") -> Verbatim:
+    """A code block whose fence is longer than any run of backticks inside."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    return Verbatim(f"{fence}{language}\n{text}\n{fence}")
+
+
+def tie(text: str) -> str:
+    """Keep a number and its unit on one line: a no-break space between them."""
+    return re.sub(r"(?<=\d) (?=(?:%|M|MiB|ms|s|min|h|px|pp)\b|%)", "\u00a0", text)
+
+
+def _html_environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("g2sd_deploy.report")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tie"] = tie
+    return environment
+
+
+def _markdown_environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("g2sd_deploy.report"),
+        autoescape=False,
+        finalize=escape_markdown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["fenced"] = fenced
+    environment.filters["verbatim"] = Verbatim
+    return environment

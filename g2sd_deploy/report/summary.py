@@ -1,0 +1,222 @@
+"""What a run folder says, as frozen types; fractions stay in [0, 1] and sizes in the unit of the field name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Verdict = Literal["passed", "failed", "not_run"]
+
+STAGES = ("data", "teacher", "pretrain", "finetune", "generic", "specific", "baseline", "evaluate", "export", "profile")
+TRAINING_STAGES = ("pretrain", "finetune", "generic", "specific", "baseline")
+MODELS = ("teacher", "student", "baseline")
+STAGES_THAT_TRAIN: Mapping[str, tuple[str, ...]] = {
+    "teacher": ("pretrain", "finetune"),
+    "student": ("generic", "specific"),
+    "baseline": ("baseline",),
+}
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One artifact: who made it, from what, with which tools, in how long."""
+
+    name: str
+    key: str
+    digest: str
+    seconds: float
+    finished_at: str
+    file_bytes: Mapping[str, int]
+    parents: Mapping[str, str]
+    tools: Mapping[str, str]
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The images a run used; `preview_png` is a strip of samples, empty where the stage wrote none."""
+
+    num_train: int
+    num_test: int
+    num_classes: int
+    class_names: tuple[str, ...]
+    image_px: int
+    num_channels: int
+    fingerprint: str
+    description: str
+    preview_png: bytes
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """Where the teacher came from."""
+
+    source: str
+    num_parameters: int
+    classifier_parameters: int | None
+
+
+@dataclass(frozen=True)
+class LossPoint:
+    """One logged step."""
+
+    step: int
+    epoch: float
+    loss: float
+    lr: float | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training stage and its loss curve."""
+
+    stage: str
+    method: str
+    first_loss: float
+    final_loss: float
+    num_parameters: int
+    model_bytes: int
+    images_seen: int
+    images_per_s: float
+    train_seconds: float
+    device: str
+    history: tuple[LossPoint, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracy and calibration on one set of images."""
+
+    top1: float
+    top5: float | None
+    nll: float | None
+    ece: float | None
+    num_images: int | None
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """One model on clean and on corrupted images; `corruptions` is name -> severity -> scores."""
+
+    name: str
+    num_parameters: int
+    model_mib: float
+    clean: Scores
+    corruptions: Mapping[str, Mapping[int, Scores]]
+    mean_corruption_top1: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All models that were scored; `agreement` is the share of images decided as the teacher decides."""
+
+    models: Mapping[str, ModelScores]
+    num_corruption_images: int
+    corruption_note: str
+    agreement: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Is the exported file the model that was scored? A check that did not run has a reason and no numbers."""
+
+    verdict: Verdict
+    reason: str
+    num_images: int | None = None
+    flipped: int | None = None
+    flipped_share: float | None = None
+    max_abs_logit_diff: float | None = None
+    mean_abs_logit_diff: float | None = None
+    min_cosine: float | None = None
+    top1_reference: float | None = None
+    top1_candidate: float | None = None
+    tolerance: Mapping[str, float] = field(default_factory=dict)
+    reference: str = ""
+    candidate: str = ""
+
+
+@dataclass(frozen=True)
+class Export:
+    """The ONNX file and the bundle around it; `bundle` is a folder name inside the export artifact."""
+
+    onnx_bytes: int
+    opset: int
+    onnx_sha256: str
+    bundle: str
+    bundle_bytes: int
+    parity: Parity
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One timed model: runtime, batch and threads, and the percentiles of one call in milliseconds."""
+
+    model: str
+    runtime: str
+    version: str
+    batch: int
+    threads: int
+    warmup: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    min_ms: float
+    images_per_s: float
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Everything the report shows. A stage that did not run is None (or missing) and named in `absent` with its reason."""
+
+    title: str
+    recipe: str
+    description: str
+    recipe_sha256: str
+    command: str
+    resolved: Mapping[str, object]
+    stages: tuple[StageRecord, ...]
+    absent: Mapping[str, str]
+    data: DataFacts | None
+    teacher: TeacherFacts | None
+    training: Mapping[str, Training]
+    evaluation: Evaluation | None
+    export: Export | None
+    latency: tuple[Latency, ...]
+
+    @property
+    def parity(self) -> Parity:
+        """The parity check; `not_run` with the reason where nothing was exported."""
+        return self.export.parity if self.export else Parity("not_run", self.absent["export"])
+
+    def scores(self, model: str) -> ModelScores | None:
+        """Scores of one model, None where it was not evaluated."""
+        return self.evaluation.models.get(model) if self.evaluation else None
+
+    def scored_models(self) -> tuple[ModelScores, ...]:
+        """Evaluated models: teacher, student, baseline, then any others by name."""
+        found = self.evaluation.models if self.evaluation else {}
+        others = sorted(name for name in found if name not in MODELS)
+        return tuple(found[name] for name in (*MODELS, *others) if name in found)
+
+    def share_of_teacher(self, model: str) -> float | None:
+        """Top-1 of a model over the teacher's, None where either is unknown."""
+        teacher, other = self.scores("teacher"), self.scores(model)
+        return other.clean.top1 / teacher.clean.top1 if teacher and other and teacher.clean.top1 > 0 else None
+
+    def times_smaller(self, model: str) -> float | None:
+        """Parameters of the teacher over those of a model, None where either is unknown."""
+        teacher, other = self.scores("teacher"), self.scores(model)
+        return teacher.num_parameters / other.num_parameters if teacher and other and other.num_parameters else None
+
+    def train_seconds(self, model: str) -> float | None:
+        """Training time of a model over its stages, None where this run did not train it."""
+        spent = [self.training[stage].train_seconds for stage in STAGES_THAT_TRAIN.get(model, ()) if stage in self.training]
+        return sum(spent) if spent else None
+
+    def shipped_latency(self, model: str, batch: int = 1) -> Latency | None:
+        """The row of the runtime that ships (any but torch), else torch's; None where the model was not timed."""
+        rows = [row for row in self.latency if row.model == model and row.batch == batch]
+        return min(rows, key=lambda row: row.runtime == "torch", default=None)

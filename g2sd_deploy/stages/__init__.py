@@ -1,0 +1,1 @@
+"""One file per stage: configuration and input artifacts in, one artifact out."""

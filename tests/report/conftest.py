@@ -1,0 +1,283 @@
+"""Fake run folders: the shape of real ones, with plausible numbers and no training."""
+
+import hashlib
+import json
+import math
+import struct
+import zlib
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from g2sd_deploy.report import Rendered, read_run, render_report
+
+CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+CORRUPTIONS = {"gaussian_noise": 0.21, "defocus_blur": 0.12, "fog": 0.31, "brightness": 0.07, "contrast": 0.24, "pixelate": 0.05}
+ENVIRONMENT = {"platform": "Linux-6.1-x86_64", "cpu": "Intel Xeon, 2.60 GHz", "num_cpus": 2, "python": "3.11.13"}
+TOOLS = {"torch": "2.15.0", "timm": "1.0.31"}
+
+
+@dataclass
+class FakeRun:
+    """Content of a run folder; tests change it, then write it."""
+
+    run: dict[str, Any]
+    artifacts: dict[str, dict[str, Any]]
+    histories: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    preview: bytes = b""
+
+    def write(self, folder: Path) -> Path:
+        """Write the folder as `g2sd run` would leave it and return it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").write_text(json.dumps(self.run), encoding="utf-8")
+        for stage, artifact in self.artifacts.items():
+            (folder / stage).mkdir(exist_ok=True)
+            (folder / stage / "artifact.json").write_text(json.dumps(artifact), encoding="utf-8")
+        for stage, rows in self.histories.items():
+            (folder / stage / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        if self.preview:
+            (folder / "data" / "preview.png").write_bytes(self.preview)
+        return folder
+
+
+@pytest.fixture
+def full_run() -> FakeRun:
+    """A quickstart: bundled teacher, two-stage student, baseline, export and profile; everything passed."""
+    return quickstart_run()
+
+
+@pytest.fixture
+def teacher_run() -> FakeRun:
+    """A run that only makes a teacher: data, pretrain, finetune, evaluate."""
+    return teacher_only_run()
+
+
+def quickstart_run() -> FakeRun:
+    """Build the full run."""
+    steps = {"generic": (0.62, 0.043, 47), "specific": (2.31, 0.91, 71), "baseline": (2.33, 0.74, 118)}
+    stages = {
+        "data": data_metrics(),
+        "teacher": {"source": "bundled:fashion-mnist", "num_parameters": 2_654_410, "classifier_parameters": 2_131_978},
+        **{stage: training_metrics(stage, *numbers) for stage, numbers in steps.items()},
+        "evaluate": evaluate_metrics(),
+        "export": export_metrics(),
+        "profile": {"rows": profile_rows()},
+    }
+    parents = {
+        "generic": ["teacher"],
+        "specific": ["teacher", "generic"],
+        "evaluate": ["teacher", "specific", "baseline"],
+        "export": ["specific"],
+        "profile": ["export"],
+    }
+    artifacts = {stage: artifact(stage, metrics, parents.get(stage, [])) for stage, metrics in stages.items()}
+    artifacts["export"]["files"] = {
+        "bundle/model.onnx": {"sha256": digest("onnx"), "bytes": 1_935_222},
+        "bundle/manifest.json": {"sha256": digest("manifest"), "bytes": 2_113},
+        "bundle/sample.npz": {"sha256": digest("sample"), "bytes": 14_020},
+    }
+    return FakeRun(
+        run=run_json("quickstart", "Distil the bundled Fashion-MNIST teacher into a 4 times smaller student on a laptop.", list(stages)),
+        artifacts=artifacts,
+        histories={stage: history(*numbers[:2]) for stage, numbers in steps.items()},
+        preview=strip_png(),
+    )
+
+
+def teacher_only_run() -> FakeRun:
+    """Build the run of a teacher's recipe."""
+    steps = {"pretrain": (1.07, 0.31, 2_580), "finetune": (2.32, 0.58, 1_940)}
+    teacher = {"teacher": evaluate_metrics()["models"]["teacher"]}
+    stages = {
+        "data": data_metrics(),
+        **{stage: training_metrics(stage, *numbers) for stage, numbers in steps.items()},
+        "evaluate": {**evaluate_metrics(), "models": teacher, "agreement": {}},
+    }
+    return FakeRun(
+        run=run_json("quickstart_teacher", "Pre-train and fine-tune the teacher.", list(stages)),
+        artifacts={stage: artifact(stage, metrics, []) for stage, metrics in stages.items()},
+        histories={stage: history(*numbers[:2]) for stage, numbers in steps.items()},
+    )
+
+
+def digest(text: str) -> str:
+    """A stand-in for a SHA-256, fixed by the text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run_json(recipe: str, description: str, stages: list[str]) -> dict[str, Any]:
+    """run.json of a recipe that has exactly these stages."""
+    every = ("data", "teacher", "pretrain", "finetune", "generic", "specific", "baseline", "evaluate", "export", "profile")
+    resolved = {"name": recipe, "description": description, "seed": 0, **{stage: {} if stage in stages else None for stage in every}}
+    command = f"g2sd run recipes/{recipe}.yaml"
+    return {"format": 1, "recipe": recipe, "recipe_sha256": digest(recipe), "resolved": resolved, "command": command}
+
+
+def artifact(stage: str, metrics: dict[str, Any], parents: list[str]) -> dict[str, Any]:
+    """artifact.json of one stage."""
+    extra = {"export": {"onnx": "1.23.2", "onnxruntime": "1.31.1"}, "profile": {"onnxruntime": "1.31.1"}}.get(stage, {})
+    return {
+        "format": 1,
+        "stage": stage,
+        "key": digest(f"key {stage}"),
+        "digest": digest(f"digest {stage}"),
+        "files": {"model.safetensors": {"sha256": digest(stage), "bytes": 1_900_000}},
+        "config": {},
+        "parents": {name: digest(f"digest {name}") for name in parents},
+        "version": "0.1.0",
+        "tools": {**TOOLS, **extra},
+        "environment": deepcopy(ENVIRONMENT),
+        "seconds": metrics.get("train_seconds", 3.0) + 1.4,
+        "finished_at": "2026-11-21T18:00:00Z",
+        "metrics": metrics,
+    }
+
+
+def data_metrics() -> dict[str, Any]:
+    """Metrics of stage data."""
+    return {
+        "num_train": 10_000,
+        "num_test": 5_000,
+        "num_classes": len(CLASSES),
+        "class_names": list(CLASSES),
+        "image_px": 28,
+        "num_channels": 1,
+        "fingerprint": digest("data"),
+        "description": "Fashion-MNIST, a fixed subset: grey photographs of clothes (MIT licence).",
+    }
+
+
+def training_metrics(stage: str, first: float, final: float, seconds: float) -> dict[str, Any]:
+    """Metrics of a training stage."""
+    methods = {
+        "pretrain": "MAE pre-training",
+        "finetune": "supervised fine-tuning",
+        "generic": "G2SD generic distillation",
+        "specific": "G2SD specific distillation",
+        "baseline": "supervised training from scratch",
+    }
+    parameters = {"generic": 560_112, "pretrain": 2_654_410, "finetune": 2_131_978}.get(stage, 481_354)
+    return {
+        "method": methods[stage],
+        "first_loss": first,
+        "final_loss": final,
+        "num_parameters": parameters,
+        "model_bytes": 4 * parameters + 3_200,
+        "images_seen": round(seconds * 1_904),
+        "images_per_s": 1_904.3,
+        "train_seconds": seconds + 0.4,
+        "device": "cpu",
+    }
+
+
+def history(first: float, final: float, num_steps: int = 300, epochs: float = 12.0) -> list[dict[str, Any]]:
+    """A noisy exponential fall from one loss to the other; the noise is a fixed sum of sines."""
+    rows = []
+    for step in range(1, num_steps + 1):
+        done = step / num_steps
+        wobble = math.sin(12.9898 * step) + math.sin(4.1414 * step + 1)
+        value = final + (first - final) * math.exp(-5 * done) * (1 + 0.05 * wobble) + 0.02 * final * wobble
+        rows.append({"step": step, "epoch": round(epochs * done, 4), "loss": round(value, 6), "lr": 1e-3 * (1 - done)})
+    return rows
+
+
+def scores(top1: float, ece: float, num_images: int | None = None) -> dict[str, Any]:
+    """Accuracy and calibration that fit together."""
+    found = {"top1": round(top1, 4), "top5": round(1 - (1 - top1) * 0.02, 4), "nll": round(2.6 * (1 - top1), 4), "ece": round(ece, 4)}
+    return found if num_images is None else {**found, "num_images": num_images}
+
+
+def evaluate_metrics() -> dict[str, Any]:
+    """Metrics of stage evaluate."""
+    models = {
+        "teacher": model_scores(2_131_978, 0.9236, 0.021, 0.9),
+        "student": model_scores(481_354, 0.8944, 0.018, 1.0),
+        "baseline": model_scores(481_354, 0.8528, 0.034, 1.15),
+    }
+    note = "The corruptions are regenerated at the size of the images, so these numbers do not compare with ImageNet-C."
+    return {"models": models, "num_corruption_images": 1_000, "corruption_note": note, "agreement": {"student": 0.9312, "baseline": 0.8811}}
+
+
+def model_scores(num_parameters: int, top1: float, ece: float, frailty: float) -> dict[str, Any]:
+    """One model: clean, every corruption at every severity, and the mean."""
+    corruptions = {
+        name: {str(level): scores(top1 * (1 - harm * frailty * level / 3), ece * (1 + level)) for level in range(1, 6)}
+        for name, harm in CORRUPTIONS.items()
+    }
+    every = [found["top1"] for levels in corruptions.values() for found in levels.values()]
+    return {
+        "num_parameters": num_parameters,
+        "model_mib": round(4 * num_parameters / 2**20, 3),
+        "clean": scores(top1, ece, 5_000),
+        "corruptions": corruptions,
+        "mean_corruption_top1": round(sum(every) / len(every), 4),
+    }
+
+
+def export_metrics() -> dict[str, Any]:
+    """Metrics of stage export, parity passed."""
+    parity = {
+        "verdict": "passed",
+        "reason": "",
+        "num_images": 5_000,
+        "flipped": 0,
+        "flipped_share": 0.0,
+        "max_abs_logit_diff": 3.34e-6,
+        "mean_abs_logit_diff": 4.12e-7,
+        "min_cosine": 0.9999999,
+        "top1_reference": 0.8944,
+        "top1_candidate": 0.8944,
+        "tolerance": {"max_abs_logit_diff": 1e-3, "flipped_share": 0.0},
+        "reference": "torch 2.15.0",
+        "candidate": "onnxruntime 1.31.1 CPUExecutionProvider",
+    }
+    return {"onnx_bytes": 1_935_222, "opset": 20, "onnx_sha256": digest("onnx"), "bundle": "bundle", "parity": parity}
+
+
+def profile_rows() -> list[dict[str, Any]]:
+    """Rows of stage profile: teacher and student in torch, the exported file in ONNX Runtime, batch 1 and 8."""
+    timed = [("teacher", "torch", "2.15.0", 5.91), ("student", "torch", "2.15.0", 2.47), ("student", "onnxruntime", "1.31.1", 0.913)]
+    return [latency_row(*who, batch) for batch in (1, 8) for who in timed]
+
+
+def latency_row(model: str, runtime: str, version: str, one_ms: float, batch: int) -> dict[str, Any]:
+    """One timed row whose percentiles fit its median."""
+    p50 = one_ms * (1 + 0.62 * (batch - 1))
+    return {
+        "model": model,
+        "runtime": runtime,
+        "version": version,
+        "batch": batch,
+        "threads": 2,
+        "warmup": 20,
+        "p50_ms": round(p50, 4),
+        "p90_ms": round(1.08 * p50, 4),
+        "p99_ms": round(1.31 * p50, 4),
+        "mean_ms": round(1.03 * p50, 4),
+        "min_ms": round(0.95 * p50, 4),
+        "images_per_s": round(1000 * batch / (1.03 * p50), 2),
+        "num_samples": 700,
+    }
+
+
+def strip_png(num_images: int = 20, side: int = 28) -> bytes:
+    """A grey PNG strip of simple shapes."""
+    width = num_images * side
+    rows = []
+    for y in range(side):
+        shades = [int(255 * max(0.0, 1 - math.hypot(x % side - 14, y - 14) / (6 + x // side % 8))) for x in range(width)]
+        rows.append(b"\0" + bytes(shades))
+    header = struct.pack(">IIBBBBB", width, side, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(rows))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+@pytest.fixture(scope="session")
+def full_report(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """The report of the unchanged full run, rendered once for every test that only reads it."""
+    return render_report(read_run(quickstart_run().write(tmp_path_factory.mktemp("full"))))
