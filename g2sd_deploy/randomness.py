@@ -18,10 +18,11 @@ def _stream_key(seed: int, stream: str, counters: tuple[int, ...]) -> int:
 
 
 def _mix(x: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
-    """The finaliser of SplitMix64. Source: Steele, Lea, Flood 2014, doi 10.1145/2660193.2660195, with the constants of Stafford's mix 13."""
+    """The finaliser of SplitMix64. Source: Steele, Lea, Flood 2014, doi 10.1145/2660193.2660195; the constants are Stafford's mix 13."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    mixed: UInt64[np.ndarray, "..."] = x ^ (x >> np.uint64(31))
+    return mixed
 
 
 def uniform(seed: int, stream: str, epoch: int, indices: Int64[np.ndarray, "batch"], num: int) -> Float64[np.ndarray, "batch {num}"]:

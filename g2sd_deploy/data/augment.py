@@ -67,8 +67,8 @@ def mix_batch(
         settings: Alphas of the two Beta distributions; 0 turns one off.
         rng: Generator of this step.
 
-    Source: arXiv 1710.09412 (mixup), arXiv 1905.04899 (CutMix); one of the two per batch at even odds and pairing with the reversed batch as
-    in huggingface/pytorch-image-models, timm/data/mixup.py.
+    Source: arXiv 1710.09412 (mixup), arXiv 1905.04899 (CutMix); one of the two per batch at even odds and pairing with the reversed batch
+    as in huggingface/pytorch-image-models, timm/data/mixup.py.
     """
     use_cutmix = settings.cutmix > 0 and (settings.mixup == 0 or rng.random() < 0.5)
     alpha = settings.cutmix if use_cutmix else settings.mixup

@@ -32,7 +32,7 @@ def make_subset(source: Path, target: Path) -> None:
         write_idx(target / f"{split}-labels-idx1-ubyte.gz", labels[picks])
         write_idx(target / f"{split}-images-idx3-ubyte.gz", read_idx(find_idx(source, f"{split}-images-idx3-ubyte"))[picks])
     (target / LABELS).write_text("".join(f"{name}\n" for name in FASHION_MNIST_CLASSES), encoding="utf-8")
-    names = sorted(path.name for path in target.glob("*.gz")) + [LABELS]
+    names = [*sorted(path.name for path in target.glob("*.gz")), LABELS]
     lines = [f"{hashlib.sha256((target / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     (target / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 

@@ -38,7 +38,9 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be unpacked ({error}); fetch the file again") from None
     if len(raw) < 4 or raw[0] or raw[1] or raw[2] != _UNSIGNED_BYTE:
-        raise UserError(f"{path}: not an IDX file of unsigned bytes (first bytes {raw[:4].hex(' ')}, wanted 00 00 08 and the number of axes)")
+        raise UserError(
+            f"{path}: not an IDX file of unsigned bytes (first bytes {raw[:4].hex(' ')}, wanted 00 00 08 and the number of axes)"
+        )
     header = 4 + 4 * raw[3]
     shape = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(raw[3])]
     expected = header + int(np.prod(shape, dtype=np.int64))

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from g2sd_export.edge.preprocess import Preprocessing, fit_image, load_image
 from PIL import Image
 
 from g2sd_deploy.artifact import sha256_of
 from g2sd_deploy.data.idx import find_idx, read_idx
 from g2sd_deploy.data.images import ImageSet, evenly_spread
 from g2sd_deploy.errors import UserError
+from g2sd_export.edge.preprocess import Preprocessing, fit_image, load_image
 
 BUNDLED_FASHION_MNIST = "bundled:fashion-mnist"
 _BUNDLED = Path(__file__).parent.parent / "assets" / "fashion_mnist"
@@ -86,7 +86,9 @@ class IdxSource:
     @property
     def description(self) -> str:
         if self.folder == _BUNDLED:
-            return "Fashion-MNIST, the subset inside the package: 1,000 training and 500 test images of each class (MIT licence, Zalando SE)."
+            return (
+                "Fashion-MNIST, the subset inside the package: 1,000 training and 500 test images of each class (MIT licence, Zalando SE)."
+            )
         return f"IDX files of the folder {self.folder.name}."
 
     @property

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from g2sd_export.edge.runner import Runner
 from jaxtyping import Float32, UInt8
 
 from g2sd_deploy.data.corruptions import CorruptionName
 from g2sd_deploy.data.corruptions.api import corrupt
 from g2sd_deploy.data.images import ImageSet, evenly_spread
 from g2sd_deploy.evaluation.metrics import classification_metrics
+from g2sd_export.edge.runner import Runner
 
 
 def logits_of(

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from g2sd_export.edge.preprocess import Preprocessing, normalise
 from jaxtyping import Float32, UInt8
 from torch import nn
+
+from g2sd_export.edge.preprocess import Preprocessing, normalise
 
 
 class TorchRunner:

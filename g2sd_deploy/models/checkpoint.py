@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from g2sd_export.edge.preprocess import Preprocessing
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.models.masked import DecoderSpec, GenericStudent, MaskedAutoencoder
 from g2sd_deploy.models.vit import Classifier, EncoderSpec, Pooling
+from g2sd_export.edge.preprocess import Preprocessing
 
 _KEY = "g2sd_deploy"
 Model = TypeVar("Model", bound=nn.Module)
@@ -31,7 +31,8 @@ class ClassifierFile:
 
 def save_masked(path: Path, model: MaskedAutoencoder, dtype: torch.dtype = torch.float32) -> None:
     """Write encoder, decoder and pixel head."""
-    _save(path, model, {"kind": "masked", "encoder": dataclasses.asdict(model.encoder.spec), "decoder": dataclasses.asdict(model.decoder.spec)}, dtype)
+    encoder, decoder = dataclasses.asdict(model.encoder.spec), dataclasses.asdict(model.decoder.spec)
+    _save(path, model, {"kind": "masked", "encoder": encoder, "decoder": decoder}, dtype)
 
 
 def save_generic(path: Path, model: GenericStudent) -> None:
@@ -101,7 +102,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (an open file is no mapping)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); fetch or make the file again") from None
     if _KEY not in metadata:
@@ -134,10 +135,14 @@ def _fill(path: Path, model: Model, weights: dict[str, Tensor]) -> Model:
     wanted = model.state_dict()
     missing, unknown = sorted(set(wanted) - set(weights)), sorted(set(weights) - set(wanted))
     if missing or unknown:
-        listed = [f"{word} {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "") for word, names in (("missing", missing), ("unknown", unknown)) if names]
-        raise UserError(f"{path}: its weights are not those of the model it describes: {'; '.join(listed)}")
+        listed = "; ".join(_listed(word, names) for word, names in (("missing", missing), ("unknown", unknown)) if names)
+        raise UserError(f"{path}: its weights are not those of the model it describes: {listed}")
     for name, value in wanted.items():
         if value.shape != weights[name].shape:
             raise UserError(f"{path}: {name} has shape {list(weights[name].shape)}, but the model it describes needs {list(value.shape)}")
     model.load_state_dict(weights)
     return model.eval()
+
+
+def _listed(word: str, names: list[str]) -> str:
+    return f"{word} {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")

@@ -71,7 +71,7 @@ class Decoder(nn.Module):
         Returns:
             Class token, then all N patches in image order.
         """
-        x = self.embed(visible)
+        x: Tensor = self.embed(visible)
         num_hidden = restore_ids.shape[1] + 1 - x.shape[1]
         shuffled = torch.cat([x[:, 1:], self.mask_token.expand(x.shape[0], num_hidden, -1)], dim=1)
         x = torch.cat([x[:, :1], gather_tokens(shuffled, restore_ids)], dim=1) + self.pos_embed
@@ -99,7 +99,8 @@ class MaskedAutoencoder(nn.Module):
 
     def forward(self, images: Float[Tensor, "B C H W"], mask: Mask) -> Float[Tensor, "B N CPP"]:
         """Predicted pixels of every patch."""
-        return self.decoder_pred(self.decoder_norm(self.hidden_states(images, mask))[:, 1:])
+        predicted: Tensor = self.decoder_pred(self.decoder_norm(self.hidden_states(images, mask))[:, 1:])
+        return predicted
 
 
 class GenericStudent(nn.Module):
@@ -119,4 +120,5 @@ class GenericStudent(nn.Module):
     def forward(self, images: Float[Tensor, "B C H W"], mask: Mask) -> Float[Tensor, "B S R"]:
         """Predicted teacher features of the class token and every patch."""
         visible = self.encoder.norm(self.encoder(images, mask.keep_ids))
-        return self.feature_head(self.decoder(visible, mask.restore_ids))
+        features: Tensor = self.feature_head(self.decoder(visible, mask.restore_ids))
+        return features

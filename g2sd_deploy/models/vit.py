@@ -5,7 +5,7 @@ Shape letters: B batch, N patches of an image, K patches that the encoder sees, 
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -46,9 +46,8 @@ class EncoderSpec:
 
 def transformer_blocks(width: int, depth: int, heads: int, mlp_ratio: float) -> nn.ModuleList:
     """Pre-norm blocks with qkv bias and LayerNorm eps 1e-6, initialised as MAE does (Xavier-uniform linear layers)."""
-    blocks = nn.ModuleList(
-        Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6)) for _ in range(depth)
-    )
+    norm_layer = cast("type[nn.Module]", partial(nn.LayerNorm, eps=1e-6))
+    blocks = nn.ModuleList(Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=norm_layer) for _ in range(depth))
     blocks.apply(init_linear)
     return blocks
 

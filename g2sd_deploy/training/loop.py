@@ -59,7 +59,8 @@ class Feed:
             UserError: The batch is larger than the data set.
         """
         if self.steps_per_epoch < 1:
-            raise UserError(f"batch_size is {self.settings.batch_size}, but there are only {len(self.data)} training images; lower batch_size")
+            num_images = len(self.data)
+            raise UserError(f"batch_size is {self.settings.batch_size}, but there are only {num_images} training images; lower batch_size")
         order = np.empty(0, np.int64)
         for step in range(self.num_steps):
             epoch, position = divmod(step, self.steps_per_epoch)
@@ -117,14 +118,15 @@ def train(model: nn.Module, optimizer: Optimizer, feed: Feed, loss_of: Callable[
         with torch.autocast(feed.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
             loss = loss_of(batch)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         log.images_seen += len(batch.labels)
         log.seconds = time.perf_counter() - start
         if batch.step % LOG_EVERY_STEPS == 0 or batch.step == feed.num_steps - 1:
             value = loss.item()
             if not math.isfinite(value):
-                raise RunFailed(f"the loss became {value} at step {batch.step + 1} of {feed.num_steps}; lower base_lr or use precision fp32")
+                place = f"step {batch.step + 1} of {feed.num_steps}"
+                raise RunFailed(f"the loss became {value} at {place}; lower base_lr or use precision fp32")
             log.history.append({"step": batch.step, "epoch": batch.step / feed.steps_per_epoch, "loss": value, "lr": lr})
             observe(batch.step + 1, feed.num_steps, value, log.images_per_s)
     return log
