@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,14 @@ class Artifact:
                 raise UserError(f"{path}: the file is gone, but {self.stage} needs it; make it again with --force {self.stage}")
             if path.stat().st_size != wanted["bytes"]:
                 raise UserError(
-                    f"{path}: holds {path.stat().st_size} bytes instead of {wanted['bytes']}, so it was changed or cut off after {self.stage} "
-                    f"wrote it; make it again with --force {self.stage}"
+                    f"{path}: holds {path.stat().st_size} bytes instead of {wanted['bytes']}, so it was changed or cut off after "
+                    f"{self.stage} wrote it; make it again with --force {self.stage}"
                 )
             if sha256_of(path) != wanted["sha256"]:
-                raise UserError(f"{path}: its hash is not the one that {self.stage} recorded, so it was changed; make it again with --force {self.stage}")
+                raise UserError(
+                    f"{path}: its hash is not the one that {self.stage} recorded, so it was changed; "
+                    f"make it again with --force {self.stage}"
+                )
 
 
 def sha256_of(path: Path) -> str:
@@ -98,7 +101,9 @@ def read_artifact(folder: Path) -> Artifact | None:
         found = json.loads(marker.read_bytes())
         if found["format"] != FORMAT:
             return None
-        artifact = Artifact(folder=folder, **{name: found[name] for name in ("stage", "key", "digest", "files", "config", "parents", "metrics", "failure")})
+        artifact = Artifact(
+            folder=folder, **{name: found[name] for name in ("stage", "key", "digest", "files", "config", "parents", "metrics", "failure")}
+        )
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{marker}: is damaged; make it again with --force {folder.name}") from None
     fixed = {name: value for name, value in artifact.metrics.items() if name not in found.get("timing", ())}
@@ -133,7 +138,9 @@ def unfinished_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def commit(unfinished: Path, final: Path, identity: Identity, made: Made, *, tools: dict[str, str], environment: dict[str, Any], seconds: float) -> Artifact:
+def commit(
+    unfinished: Path, final: Path, identity: Identity, made: Made, *, tools: dict[str, str], environment: dict[str, Any], seconds: float
+) -> Artifact:
     """Turn a written folder into the artifact at `final`: hash and sync every file, write the marker last, rename.
 
     An older artifact at `final` stays until the new one is complete.
@@ -155,7 +162,7 @@ def commit(unfinished: Path, final: Path, identity: Identity, made: Made, *, too
         "tools": tools,
         "environment": environment,
         "seconds": round(seconds, 3),
-        "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "metrics": made.metrics | made.timing,
         "timing": sorted(made.timing),
         "failure": made.failure,
@@ -174,7 +181,7 @@ def write_text_whole(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.unfinished")
     beside.write_text(text, encoding="utf-8")
     _sync(beside)
-    os.replace(beside, path)
+    beside.replace(path)
     _sync(path.parent)
 
 
@@ -186,8 +193,13 @@ def _replace_folder(unfinished: Path, final: Path) -> None:
     old = final.parent / f".{final.name}.old"
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
-        os.rename(final, old)
-    os.rename(unfinished, final)
+        final.rename(old)
+    try:
+        unfinished.rename(final)
+    except BaseException:
+        if old.exists():
+            old.rename(final)
+        raise
     _sync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 

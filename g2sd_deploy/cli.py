@@ -63,7 +63,7 @@ def _tell_errors(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
     raise typer.Exit(code)
 
 
@@ -93,15 +93,14 @@ def run(
     """Run a recipe's stages; those that are up to date are skipped."""
     from g2sd_deploy import pipeline
     from g2sd_deploy.progress import make_progress
+    from g2sd_deploy.results import print_result
 
     loaded, folder = _load(recipe, out, set_, smoke)
     command = shlex.join(["g2sd", *sys.argv[1:]])
-    steps = pipeline.run(
-        loaded, folder, device=choose_device(device), progress=make_progress(), command=command, until=until, force=force
-    )
+    steps = pipeline.run(loaded, folder, device=choose_device(device), progress=make_progress(), command=command, until=until, force=force)
     if not any(step.runs for step in steps):
         typer.echo("everything is up to date; nothing was run", err=True)
-    _print_result(folder, as_json)
+    print_result(folder, [step.stage.name for step in steps], as_json)
 
 
 @app.command()
@@ -257,13 +256,6 @@ def _load(name: str, out: Path | None, overrides: list[str], smoke: bool) -> "tu
     if smoke:
         recipe = shrink_for_smoke(recipe)
     return recipe, out or Path("runs") / (recipe.name + ("-smoke" if smoke else ""))
-
-
-def _print_result(folder: Path, as_json: bool) -> None:
-    """The result table and where the bundle and the report are."""
-    from g2sd_deploy.results import print_result
-
-    print_result(folder, as_json)
 
 
 def main() -> None:

@@ -60,14 +60,14 @@ def print_findings(findings: list[Finding], as_json: bool) -> None:
     Console().print(table)
 
 
-class _Unavailable(Exception):
+class _UnavailableError(Exception):
     """A part is installed, but cannot be used here."""
 
 
 def _finding(name: str, look: Callable[[], str], advice: str, *, required: bool) -> Finding:
     try:
         return Finding(name, "ok", look(), "", required)
-    except (ImportError, OSError, _Unavailable) as error:  # OSError: a shared library that the package needs is absent
+    except (ImportError, OSError, _UnavailableError) as error:  # OSError: a shared library that the package needs is absent
         return Finding(name, "missing", " ".join(str(error).split()), advice, required)
 
 
@@ -85,7 +85,7 @@ def _cuda() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        raise _Unavailable("torch finds no usable GPU")
+        raise _UnavailableError("torch finds no usable GPU")
     return f"CUDA {torch.version.cuda}, {', '.join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))}"
 
 
@@ -99,5 +99,5 @@ def _onnxruntime_cuda() -> str:
     import onnxruntime
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise _Unavailable("this build of ONNX Runtime has no CUDAExecutionProvider")
+        raise _UnavailableError("this build of ONNX Runtime has no CUDAExecutionProvider")
     return str(onnxruntime.__version__)

@@ -9,5 +9,5 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
-class RunFailed(Exception):
+class RunFailed(Exception):  # noqa: N818 (a failed verdict is no mistake of the program)
     """Work that started from good input and did not succeed: a diverged loss, a failed verdict. Exit code 1."""

@@ -1,5 +1,6 @@
 """Plan and run a recipe's stages: each leaves one artifact, and a stage whose artifact is up to date is skipped."""
 
+import errno
 import json
 import shutil
 import time
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 RUN_FILE = "run.json"
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 STAGES = ("data", "teacher", "pretrain", "finetune", "generic", "specific", "baseline", "evaluate", "export", "profile", "report")
 
 
@@ -77,7 +79,7 @@ def _parents(name: str, present: Sequence[str]) -> dict[str, str]:
 def _config(recipe: Recipe, name: str) -> dict[str, Any]:
     """The settings that a stage reads."""
     config: dict[str, Any] = {name: getattr(recipe, name).model_dump(mode="json")}
-    if name in ("pretrain", "finetune", "generic", "specific", "baseline"):
+    if name in ("pretrain", "finetune", "generic", "specific", "baseline", "evaluate"):
         config["seed"] = recipe.seed
     if name in ("generic", "baseline"):
         assert recipe.student is not None
@@ -112,14 +114,27 @@ def plan(recipe: Recipe, run_folder: Path, *, until: str | None = None, force: s
     check_folder(recipe, run_folder)
     stages = select_stages(recipe, until, force)
     pending: set[str] = set()
+    failed: set[str] = set()
     steps = []
     for stage in stages:
+        broken = sorted(set(stage.parents.values()) & failed)
+        if broken and stage.name != "report":
+            failed.add(stage.name)
+            steps.append(Step(stage, False, f"cannot run: {', '.join(broken)} failed"))
+            continue
         waits = sorted(set(stage.parents.values()) & pending)
         reason = "forced" if stage.name == force else f"after {', '.join(waits)}" if waits else _why_stale(recipe, stage, run_folder)
         if reason:
             pending.add(stage.name)
+        elif _has_failed(run_folder / stage.name):
+            failed.add(stage.name)
         steps.append(Step(stage, bool(reason), reason or "up to date"))
     return steps
+
+
+def _has_failed(folder: Path) -> bool:
+    artifact = read_artifact(folder)
+    return artifact is not None and artifact.failure != ""
 
 
 def select_stages(recipe: Recipe, until: str | None, force: str | None) -> list[Stage]:
@@ -129,7 +144,11 @@ def select_stages(recipe: Recipe, until: str | None, force: str | None) -> list[
     for option, name in (("--until", until), ("--force", force)):
         if name is not None and name not in names:
             raise UserError(f"{option} {name}: the recipe {recipe.name} has no such stage; its stages are {', '.join(names)}")
-    return stages if until is None else stages[: names.index(until) + 1]
+    if until is None:
+        return stages
+    if force is not None and names.index(force) > names.index(until):
+        raise UserError(f"--force {force}: comes after --until {until}, so it would not run; drop one of them")
+    return stages[: names.index(until) + 1]
 
 
 def _identity(recipe: Recipe, stage: Stage, run_folder: Path) -> Identity:
@@ -150,7 +169,9 @@ def _why_stale(recipe: Recipe, stage: Stage, run_folder: Path) -> str:
     wanted = _identity(recipe, stage, run_folder)
     if found.key == wanted.key:
         return ""
-    changed = _changes(found.config, dict(wanted.config)) + [f"{name} changed" for name, value in wanted.parents.items() if found.parents.get(name) != value]
+    changed = _changes(found.config, dict(wanted.config)) + [
+        f"{name} changed" for name in {**wanted.parents, **found.parents} if found.parents.get(name) != wanted.parents.get(name)
+    ]
     return ", ".join(changed[:3]) or f"made by another version than {__version__}"
 
 
@@ -163,7 +184,14 @@ def _changes(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def run(
-    recipe: Recipe, run_folder: Path, *, device: "torch.device", progress: Progress, command: str, until: str | None = None, force: str | None = None
+    recipe: Recipe,
+    run_folder: Path,
+    *,
+    device: "torch.device",
+    progress: Progress,
+    command: str,
+    until: str | None = None,
+    force: str | None = None,
 ) -> list[Step]:
     """Run every stage that is not up to date.
 
@@ -176,9 +204,11 @@ def run(
     """
     steps = []
     failed: dict[str, str] = {}
-    prepare_folder(recipe, run_folder, command)
+    stages = select_stages(recipe, until, force)
+    check_folder(recipe, run_folder)
     with _locked(run_folder):
-        for stage in select_stages(recipe, until, force):
+        record_run(recipe, run_folder, command)
+        for stage in stages:
             if stage.name != "report" and failed.keys() & set(stage.parents.values()):
                 failed[stage.name] = ""
                 shutil.rmtree(run_folder / stage.name, ignore_errors=True)
@@ -214,8 +244,12 @@ def _execute(recipe: Recipe, stage: Stage, run_folder: Path, device: "torch.devi
                 environment=environment.machine(),
                 seconds=time.monotonic() - start,
             )
-    except BaseException:
+    except BaseException as error:
         progress.abort()
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            raise UserError(
+                f"{stage.name}: {error.filename or run_folder}: {error.strerror}; correct it and run the same command again"
+            ) from None
         raise
     progress.end()
     return artifact
@@ -244,39 +278,46 @@ def check_folder(recipe: Recipe, run_folder: Path) -> None:
             raise UserError(f"{marker}: is damaged, so it is not known whose run this is; give another --out") from None
         if owner != recipe.name:
             raise UserError(f"--out {run_folder}: holds the run of the recipe {owner}, not {recipe.name}; give another --out")
-    elif run_folder.is_dir() and any(run_folder.iterdir()):
+    elif run_folder.is_dir() and any(not path.name.startswith(".") for path in run_folder.iterdir()):
         raise UserError(f"--out {run_folder}: holds files, but no run of g2sd; give a new or empty folder")
 
 
-def prepare_folder(recipe: Recipe, run_folder: Path, command: str) -> None:
-    """Create the run's folder and record the resolved recipe.
+def record_run(recipe: Recipe, run_folder: Path, command: str) -> None:
+    """Record the resolved recipe in the run's folder.
 
     Raises:
-        UserError: It cannot be written, or belongs to another recipe.
+        UserError: It cannot be written.
     """
-    check_folder(recipe, run_folder)
     resolved = recipe.model_dump(mode="json", exclude_none=True)
     record = {"format": 1, "recipe": recipe.name, "recipe_sha256": digest_of(resolved), "resolved": resolved, "command": command}
     try:
-        run_folder.mkdir(parents=True, exist_ok=True)
         write_text_whole(run_folder / RUN_FILE, json.dumps(record, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"--out {run_folder}: cannot be written ({error.strerror}); give a folder you may write to") from None
+        raise _unwritable(run_folder, error) from None
+
+
+def _unwritable(run_folder: Path, error: OSError) -> UserError:
+    return UserError(f"--out {run_folder}: cannot be written ({error.strerror}); give a folder you may write to")
 
 
 @contextmanager
 def _locked(run_folder: Path) -> Iterator[None]:
-    """Keep two processes from writing one run; the lock goes with the process.
+    """Create the run's folder and keep two processes from writing one run; the lock goes with the process.
 
     Raises:
-        UserError: Another process holds it.
+        UserError: The folder cannot be written, or another process holds it.
     """
     try:
-        import fcntl
-    except ImportError:  # no such lock on Windows
-        yield
-        return
-    with (run_folder / ".lock").open("w") as file:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        file = (run_folder / ".lock").open("w")
+    except OSError as error:
+        raise _unwritable(run_folder, error) from None
+    with file:
+        try:
+            import fcntl
+        except ImportError:  # no such lock on Windows
+            yield
+            return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -9,6 +9,7 @@ from g2sd_deploy.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
     from g2sd_export.edge.preprocess import Preprocessing
     from g2sd_export.edge.runner import Runner
 
@@ -47,13 +48,15 @@ def open_predictor(path: Path, device: "torch.device") -> Predictor:
         raise UserError(f"{path}: there is no such model; give a classifier (.safetensors), a stage's folder or a bundle")
     if path.is_file() and path.suffix == ".safetensors":
         return classifier_predictor(path, device)
-    _verify_artifact(path)
+    verify_artifact(path)
     for folder in (path, path / "bundle"):
         if (folder / _MANIFEST).is_file():
             return bundle_predictor(folder)
     if (path / _CLASSIFIER).is_file():
         return classifier_predictor(path / _CLASSIFIER, device)
-    raise UserError(f"{path}: holds neither {_CLASSIFIER} nor a bundle's {_MANIFEST}; give a classifier (.safetensors), a stage's folder or a bundle")
+    raise UserError(
+        f"{path}: holds neither {_CLASSIFIER} nor a bundle's {_MANIFEST}; give a classifier (.safetensors), a stage's folder or a bundle"
+    )
 
 
 def classifier_predictor(path: Path, device: "torch.device") -> Predictor:
@@ -65,7 +68,12 @@ def classifier_predictor(path: Path, device: "torch.device") -> Predictor:
     num_parameters = sum(p.numel() for p in file.model.parameters())
     model, pre = file.model, file.preprocessing
     return Predictor(
-        path, pre, file.class_names, num_parameters, path.stat().st_size, lambda threads: TorchRunner(model, pre, device=device, threads=threads)
+        path,
+        pre,
+        file.class_names,
+        num_parameters,
+        path.stat().st_size,
+        lambda threads: TorchRunner(model, pre, device=device, threads=threads),
     )
 
 
@@ -77,11 +85,21 @@ def bundle_predictor(folder: Path) -> Predictor:
     bundle = open_bundle(folder)
     content = bundle.read("model.onnx")
     return Predictor(
-        folder, bundle.preprocessing, bundle.class_names, count_parameters(content), len(content), lambda threads: bundle.runner(threads=threads)
+        folder,
+        bundle.preprocessing,
+        bundle.class_names,
+        count_parameters(content),
+        len(content),
+        lambda threads: bundle.runner(threads=threads),
     )
 
 
-def _verify_artifact(folder: Path) -> None:
+def verify_artifact(folder: Path) -> None:
+    """Verify a stage's folder; anything else is let through.
+
+    Raises:
+        UserError: A file of the stage is missing, changed or truncated.
+    """
     from g2sd_deploy.artifact import read_artifact
 
     artifact = read_artifact(folder) if folder.is_dir() else None

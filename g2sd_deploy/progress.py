@@ -63,7 +63,6 @@ class BarProgress:
             self._bar = None
             self._console.print(f"[green]done[/] {self._title:<10} {note}[dim]{time.monotonic() - self._start:.1f} s[/]", highlight=False)
 
-
     def abort(self) -> None:
         if self._bar is not None:
             self._bar.stop()
@@ -88,7 +87,7 @@ class LineProgress:
         if now - self._last >= _PLAIN_EVERY_S:
             self._last = now
             left = (now - self._start) * (total - done) / max(done, 1)
-            self._say(f"{100 * done / total:.0f}% ({done}/{total}) {note}, {left:.0f} s left")
+            self._say(f"{100 * done / total:.0f}% ({done}/{total}){' ' + note if note else ''}, {left:.0f} s left")
 
     def end(self, note: str = "") -> None:
         self._say(f"done in {time.monotonic() - self._start:.1f} s{' ' + note if note else ''}")

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.settings import Recipe
@@ -123,8 +123,11 @@ def _parse(text: str, path: Path) -> Any:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise UserError(f"{path}:{mark.line + 1 if mark else '?'}: not valid YAML: {error.problem}") from None
+    except YAMLError as error:  # a character that YAML does not allow
+        raise UserError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(document, Mapping):
-        raise UserError(f"{path}: a recipe is a mapping of settings (`name: ...`), not {type(document).__name__}")
+        found = "an empty file" if document is None else "a list" if isinstance(document, list) else f"{document!r:.40}"
+        raise UserError(f"{path}: a recipe is a mapping of settings (`name: ...`), not {found}")
     return document
 
 
@@ -141,9 +144,10 @@ def _key_lines(node: Any, prefix: KeyPath = ()) -> dict[KeyPath, int]:
     else:
         return lines
     for key, value in items:
+        name = key if isinstance(key, int) and isinstance(node, list) else str(key)
         if position is not None:
-            lines[(*prefix, key)] = position(key)[0] + 1
-        lines |= _key_lines(value, (*prefix, key))
+            lines[(*prefix, name)] = position(key)[0] + 1
+        lines |= _key_lines(value, (*prefix, name))
     return lines
 
 
@@ -165,8 +169,9 @@ def _parse_override(override: str) -> tuple[KeyPath, Any]:
         raise UserError(f"--set {override}: wanted key.path=value, for example --set generic.epochs=2")
     try:
         value = _plain(YAML(typ="rt").load(text)) if text.strip() else None
-    except MarkedYAMLError as error:
-        raise UserError(f"--set {override}: the value is not valid YAML: {error.problem}") from None
+    except YAMLError as error:
+        problem = error.problem if isinstance(error, MarkedYAMLError) else str(error)
+        raise UserError(f"--set {override}: the value is not valid YAML: {str(problem).splitlines()[0]}") from None
     return tuple(key.strip().split(".")), value
 
 

@@ -9,13 +9,14 @@ from g2sd_deploy.data.corruptions import CorruptionName
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Precision = Literal["fp32", "bf16"]
 
 
 class Settings(BaseModel):
     """Base of every group of settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class DataSettings(Settings):
@@ -49,7 +50,9 @@ class DataSettings(Settings):
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if len(self.mean) != self.num_channels or len(self.std) != self.num_channels:
-            raise ValueError(f"mean and std need {self.num_channels} numbers each, one per channel; got {len(self.mean)} and {len(self.std)}")
+            raise ValueError(
+                f"mean and std need {self.num_channels} numbers each, one per channel; got {len(self.mean)} and {len(self.std)}"
+            )
         for name, value in (("stored_px", self.stored_px), ("resize_px", self.resize_px)):
             if value is not None and value < self.image_px:
                 raise ValueError(f"{name} is {value}, smaller than image_px {self.image_px}; make it at least image_px")
@@ -130,7 +133,7 @@ class TrainSettings(Settings):
     """Passes of linear warm-up from 0."""
     weight_decay: NonNegative = 0.05
     """AdamW weight decay of matrices; vectors and biases are not decayed."""
-    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.999)
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)
     """AdamW betas."""
     precision: Precision = "fp32"
     """Number format of the matrix products; losses are computed in float32."""
@@ -160,8 +163,8 @@ class PretrainSettings(TrainSettings):
     """Teacher encoder."""
     decoder: DecoderSettings
     """Teacher decoder."""
-    mask_ratio: Fraction = 0.75
-    """Share of the patches that the encoder does not see."""
+    mask_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.75
+    """Share of the patches that the encoder does not see; these are the ones to reconstruct."""
     norm_pix: bool = True
     """Reconstruct pixels standardised within their patch."""
     weights: Literal["float32", "float16"] = "float32"
@@ -195,7 +198,7 @@ class GenericSettings(TrainSettings):
     """Teacher decoder block, counted from 1, whose output is the target; the blocks behind it are not run."""
     mask_ratio: Fraction = 0.75
     """Share of the patches that the encoders do not see."""
-    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.95)
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.95)
     """AdamW betas."""
 
 
@@ -313,16 +316,34 @@ def _missing_pieces(recipe: Recipe) -> list[str]:
     checks = [
         (recipe.teacher is not None and made, "give either teacher (a finished one) or pretrain and finetune (to make one), not both"),
         (recipe.finetune is not None and recipe.pretrain is None, "finetune needs pretrain before it"),
-        (recipe.generic is not None and recipe.teacher is None and recipe.pretrain is None, "generic needs a teacher: add teacher or pretrain"),
+        (
+            recipe.generic is not None and recipe.teacher is None and recipe.pretrain is None,
+            "generic needs a teacher: add teacher or pretrain",
+        ),
         (recipe.specific is not None and not has_teacher, "specific needs a fine-tuned teacher: add teacher, or pretrain and finetune"),
         (recipe.specific is not None and recipe.generic is None, "specific needs generic before it"),
-        (recipe.student is None and (recipe.generic is not None or recipe.baseline is not None), "generic and baseline need student (the encoder's shape)"),
+        (
+            recipe.student is None and (recipe.generic is not None or recipe.baseline is not None),
+            "generic and baseline need student (the encoder's shape)",
+        ),
         (recipe.export is not None and recipe.specific is None, "export needs specific: there is no student to export"),
         (recipe.profile is not None and recipe.export is None, "profile needs export: there is no file to time"),
-        (recipe.evaluate is not None and recipe.specific is None and not has_teacher, "evaluate needs a classifier: add finetune, teacher or specific"),
+        (
+            recipe.evaluate is not None and recipe.specific is None and not has_teacher,
+            "evaluate needs a classifier: add finetune, teacher or specific",
+        ),
     ]
     problems = [text for bad, text in checks if bad]
-    for section, encoder in (("student", recipe.student), ("pretrain.encoder", recipe.pretrain and recipe.pretrain.encoder)):
+    pretrained = recipe.pretrain.encoder if recipe.pretrain is not None else None
+    for section, encoder in (("student", recipe.student), ("pretrain.encoder", pretrained)):
         if encoder is not None and recipe.data.image_px % encoder.patch_px:
             problems.append(f"{section}.patch_px is {encoder.patch_px}, which does not divide data.image_px {recipe.data.image_px}")
+    masked: tuple[tuple[str, PretrainSettings | GenericSettings | None, EncoderSettings | None], ...]
+    masked = (("pretrain", recipe.pretrain, pretrained), ("generic", recipe.generic, recipe.student))
+    for section, stage, encoder in masked:
+        if stage is None or encoder is None:
+            continue
+        num_patches = (recipe.data.image_px // encoder.patch_px) ** 2
+        if int(num_patches * (1 - stage.mask_ratio)) < 1:
+            problems.append(f"{section}.mask_ratio is {stage.mask_ratio}, which hides all {num_patches} patches of an image; lower it")
     return problems

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from g2sd_deploy.artifact import MARKER, read_artifact
 from g2sd_deploy.errors import RunFailed, UserError
-from g2sd_deploy.predictors import open_predictor
+from g2sd_deploy.predictors import open_predictor, verify_artifact
 from g2sd_deploy.progress import make_progress
 
 if TYPE_CHECKING:
     import torch
-    from g2sd_export.edge.preprocess import Preprocessing
 
     from g2sd_deploy.data.images import ImageSet
+    from g2sd_export.edge.preprocess import Preprocessing
 
 _BATCH_SIZE = 500
 
@@ -40,7 +41,12 @@ def evaluate(
         images = _images(on, split, predictor.preprocessing, predictor.class_names, max_images)
         runner = predictor.open(None)
         clean = classification_metrics(logits_of(runner, images.images, _BATCH_SIZE), images.labels)
-        row: dict[str, Any] = {"model": str(path), "runtime": f"{runner.name} {runner.version}", "parameters": predictor.num_parameters, **clean.to_dict()}
+        row: dict[str, Any] = {
+            "model": str(path),
+            "runtime": f"{runner.name} {runner.version}",
+            "parameters": predictor.num_parameters,
+            **clean.to_dict(),
+        }
         if names:
             progress.begin(path.name)
             scores = score_corruptions(
@@ -73,6 +79,7 @@ def export(model: Path, on: str, split: str, out: Path, *, max_images: int | Non
     weights = model / CLASSIFIER_FILE if model.is_dir() else model
     if weights.suffix != ".safetensors" or not weights.is_file():
         raise UserError(f"{model}: is not a classifier; give a .safetensors file or a stage folder that holds {CLASSIFIER_FILE}")
+    verify_artifact(model)
     predictor = open_predictor(weights, _cpu())
     images = _images(on, split, predictor.preprocessing, predictor.class_names, max_images)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -102,7 +109,7 @@ def profile(models: Sequence[Path], *, batch: str, threads: int, repeats: int) -
     from g2sd_deploy.stages.profile import time_predictors
 
     parts = [part.strip() for part in batch.split(",")]
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserError(f"--batch {batch}: wanted whole numbers above 0 with commas between them, for example 1,8")
     settings = ProfileSettings(batches=tuple(int(part) for part in parts), threads=threads, repeats=repeats)
     predictors = [(str(path), open_predictor(path, _cpu())) for path in models]
@@ -117,9 +124,14 @@ def report(folder: Path, out: Path) -> list[Path]:
     """Write report.html and report.md of a run to `out`.
 
     Raises:
-        UserError: The folder is no run, or `out` cannot be written.
+        UserError: The folder is no run, an artifact in it was changed, or `out` cannot be written.
     """
     from g2sd_deploy.report import read_run, render_report
+
+    for marker in sorted(folder.glob(f"*/{MARKER}")):
+        artifact = read_artifact(marker.parent)
+        if artifact is not None:
+            artifact.verify()
 
     rendered = render_report(read_run(folder))
     paths = [out / "report.html", out / "report.md"]

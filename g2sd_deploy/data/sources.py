@@ -127,7 +127,7 @@ class IdxSource:
 
 @dataclass(frozen=True)
 class FolderSource:
-    """SPLIT/CLASS/IMAGE folders; classes are the sorted folder names of the first split."""
+    """SPLIT/CLASS/IMAGE folders; classes are the sorted folder names of all splits."""
 
     folder: Path
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -69,7 +71,8 @@ def load_masked(path: Path) -> MaskedAutoencoder:
             "set teacher.masked to the masked model with its decoder, not to an encoder or a classifier"
         )
     _expect_kind(path, described, "masked")
-    model = MaskedAutoencoder(_encoder(path, described), _spec(path, DecoderSpec, described["decoder"]))
+    with _description_of(path):
+        model = MaskedAutoencoder(EncoderSpec(**described["encoder"]), DecoderSpec(**described["decoder"]))
     return _fill(path, model, weights)
 
 
@@ -77,7 +80,8 @@ def load_generic(path: Path) -> GenericStudent:
     """Read a generically distilled student, float32, in evaluation mode; raises as `load_masked` does."""
     described, weights = _read(path)
     _expect_kind(path, described, "generic")
-    model = GenericStudent(_encoder(path, described), _spec(path, DecoderSpec, described["decoder"]), described["teacher_width"])
+    with _description_of(path):
+        model = GenericStudent(EncoderSpec(**described["encoder"]), DecoderSpec(**described["decoder"]), described["teacher_width"])
     return _fill(path, model, weights)
 
 
@@ -85,10 +89,12 @@ def load_classifier(path: Path) -> ClassifierFile:
     """Read a classifier, float32, in evaluation mode; raises as `load_masked` does."""
     described, weights = _read(path)
     _expect_kind(path, described, "classifier")
-    names = tuple(described["class_names"])
-    pooling: Pooling = described["pooling"]
-    model = Classifier(_encoder(path, described), len(names), pooling=pooling, distilled=described["distilled"])
-    return ClassifierFile(_fill(path, model, weights), Preprocessing.from_dict(described["preprocessing"]), names)
+    with _description_of(path):
+        names = tuple(described["class_names"])
+        pooling: Pooling = described["pooling"]
+        model = Classifier(EncoderSpec(**described["encoder"]), len(names), pooling=pooling, distilled=described["distilled"])
+        preprocessing = Preprocessing.from_dict(described["preprocessing"])
+    return ClassifierFile(_fill(path, model, weights), preprocessing, names)
 
 
 def _save(path: Path, model: nn.Module, described: dict[str, Any], dtype: torch.dtype) -> None:
@@ -107,27 +113,26 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"{path}: not a whole safetensors file ({error}); fetch or make the file again") from None
     if _KEY not in metadata:
         raise UserError(f"{path}: does not say what model it holds (no {_KEY} metadata); wanted a file written by g2sd")
-    described: dict[str, Any] = json.loads(metadata[_KEY])
+    with _description_of(path):
+        described: dict[str, Any] = dict(json.loads(metadata[_KEY]))
     return described, weights
 
 
 def _expect_kind(path: Path, described: dict[str, Any], kind: Literal["masked", "generic", "classifier"]) -> None:
-    if described["kind"] != kind:
-        raise UserError(f"{path}: holds a {described['kind']} model; wanted a {kind} model here")
+    with _description_of(path):
+        held = described["kind"]
+    if held != kind:
+        raise UserError(f"{path}: holds a {held} model; wanted a {kind} model here")
 
 
-def _encoder(path: Path, described: dict[str, Any]) -> EncoderSpec:
-    return _spec(path, EncoderSpec, described["encoder"])
-
-
-_Spec = TypeVar("_Spec", EncoderSpec, DecoderSpec)
-
-
-def _spec(path: Path, kind: type[_Spec], values: dict[str, Any]) -> _Spec:
+@contextmanager
+def _description_of(path: Path) -> Iterator[None]:
+    """What goes wrong while reading a description is the file's fault: say so."""
     try:
-        return kind(**values)
-    except TypeError as error:
-        raise UserError(f"{path}: its description of the model does not fit this version ({error})") from None
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: its description of the model does not fit this version ({reason}); make the file again") from None
 
 
 def _fill(path: Path, model: Model, weights: dict[str, Tensor]) -> Model:

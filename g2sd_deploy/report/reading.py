@@ -52,10 +52,12 @@ def read_run(folder: Path) -> RunSummary:
     if not (folder / "run.json").is_file():
         raise UserError(f"{folder} is not a run folder: it has no run.json. Give the folder that `g2sd run` wrote.")
     run = read_object(folder / "run.json", "run.json")
-    found = {stage: _artifact(folder / stage) for stage in STAGES if (folder / stage / "artifact.json").is_file()}
+    resolved = run.maybe_child("resolved")
+    # A stage that the recipe no longer has may have left its folder behind.
+    asked = [stage for stage in STAGES if resolved.values.get(stage) is not None]
+    found = {stage: _artifact(folder / stage) for stage in asked if (folder / stage / "artifact.json").is_file()}
     if not found:
         raise UserError(f"{folder} holds no finished stage, so there is nothing to report. Run `g2sd run` first.")
-    resolved = run.maybe_child("resolved")
     return RunSummary(
         title=resolved.maybe_child("report").maybe_text("title") or run.text("recipe"),
         recipe=run.text("recipe"),

@@ -6,7 +6,17 @@ from g2sd_deploy.artifact import Made
 from g2sd_deploy.methods.classification import soft_cross_entropy
 from g2sd_deploy.models.checkpoint import ClassifierFile, save_classifier
 from g2sd_deploy.models.vit import Classifier
-from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, encoder_spec, fit, make_feed, mixed, open_dataset, seed_weights, training_result
+from g2sd_deploy.stages.context import (
+    CLASSIFIER_FILE,
+    Context,
+    encoder_spec,
+    fit,
+    make_feed,
+    mixed,
+    open_dataset,
+    seed_weights,
+    training_result,
+)
 from g2sd_deploy.training.loop import Batch
 from g2sd_deploy.training.optimizer import build_optimizer
 

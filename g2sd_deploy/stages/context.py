@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from g2sd_export.edge.preprocess import Preprocessing
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -20,6 +19,7 @@ from g2sd_deploy.progress import Progress
 from g2sd_deploy.randomness import generator, torch_seed, uniform
 from g2sd_deploy.settings import EncoderSettings, MixSettings, Recipe, TrainSettings
 from g2sd_deploy.training.loop import Batch, Feed, TrainLog, train
+from g2sd_export.edge.preprocess import Preprocessing
 
 DATASET_FILE = "dataset.json"
 MASKED_FILE = "masked.safetensors"
@@ -131,4 +131,6 @@ def training_result(context: Context, log: TrainLog, model: nn.Module, file_name
         "model_bytes": (context.folder / file_name).stat().st_size,
         "images_seen": log.images_seen,
     }
-    return Made(metrics, timing={"train_seconds": round(log.seconds, 2), "images_per_s": round(log.images_per_s, 1), "device": str(context.device)})
+    return Made(
+        metrics, timing={"train_seconds": round(log.seconds, 2), "images_per_s": round(log.images_per_s, 1), "device": str(context.device)}
+    )

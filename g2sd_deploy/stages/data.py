@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-from g2sd_export.edge.preprocess import Preprocessing
 from PIL import Image
 
 from g2sd_deploy.artifact import Made
@@ -12,6 +11,7 @@ from g2sd_deploy.data.sources import open_source
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.settings import DataSettings
 from g2sd_deploy.stages.context import DATASET_FILE, Context
+from g2sd_export.edge.preprocess import Preprocessing
 
 _PREVIEW_IMAGES = 16
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from g2sd_export.edge.runner import Runner
 
 from g2sd_deploy.artifact import Made
 from g2sd_deploy.data.corruptions import corruption_note
@@ -12,6 +11,7 @@ from g2sd_deploy.evaluation.scoring import logits_of, mean_top1, score_corruptio
 from g2sd_deploy.predictors import Predictor, classifier_predictor
 from g2sd_deploy.settings import EvaluateSettings
 from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, open_dataset
+from g2sd_export.edge.runner import Runner
 
 _MODELS = ("teacher", "student", "baseline")
 _BYTES_PER_MIB = 2**20
@@ -30,8 +30,13 @@ def run(context: Context) -> Made:
     models = {name: _clean_scores(predictors[name], logits[name], dataset.test.labels) for name in predictors}
     for name, values in logits.items():
         top1, confidence = top1_confidence(values)
-        columns = {"index": np.arange(len(values)), "label": dataset.test.labels, "top1": top1, "prob_top1": confidence.astype(np.float32)}
-        np.savez_compressed(context.folder / f"predictions-{name}.npz", **columns)
+        np.savez_compressed(
+            context.folder / f"predictions-{name}.npz",
+            index=np.arange(len(values)),
+            label=dataset.test.labels,
+            top1=top1,
+            prob_top1=confidence.astype(np.float32),
+        )
     metrics: dict[str, Any] = {"models": models}
     if "teacher" in logits:
         metrics["agreement"] = {name: agreement(values, logits["teacher"]) for name, values in logits.items() if name != "teacher"}

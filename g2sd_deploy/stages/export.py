@@ -5,10 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from g2sd_export.bundle import write_bundle
-from g2sd_export.onnx_file import OnnxInfo, export_onnx, model_metadata
-from g2sd_export.parity import ParityResult, ParityTolerance, compare
-from g2sd_export.edge.runner import OnnxRunner
 
 from g2sd_deploy import environment
 from g2sd_deploy.artifact import Made, sha256_of
@@ -18,6 +14,11 @@ from g2sd_deploy.evaluation.torch_runner import TorchRunner
 from g2sd_deploy.models.checkpoint import load_classifier
 from g2sd_deploy.settings import ExportSettings
 from g2sd_deploy.stages.context import BUNDLE, CLASSIFIER_FILE, Context, open_dataset
+from g2sd_export.bundle import write_bundle
+from g2sd_export.edge.runner import OnnxRunner
+from g2sd_export.onnx_file import OnnxInfo, export_onnx, model_metadata
+from g2sd_export.parity import ParityResult, ParityTolerance, compare
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -39,7 +40,12 @@ def run(context: Context) -> Made:
     student = context.inputs["student"]
     dataset = open_dataset(context.inputs["data"])
     exported = export_classifier(
-        student.file(CLASSIFIER_FILE), dataset.test, settings, folder=context.folder, name=context.recipe.name, provenance={"student": student.digest}
+        student.file(CLASSIFIER_FILE),
+        dataset.test,
+        settings,
+        folder=context.folder,
+        name=context.recipe.name,
+        provenance={"student": student.digest},
     )
     metrics = {
         "onnx_bytes": exported.onnx.bytes,

@@ -52,8 +52,9 @@ def _check_teacher(teacher: MaskedAutoencoder, student: EncoderSpec, block: int)
     spec = teacher.encoder.spec
     if (spec.image_px, spec.patch_px, spec.num_channels) != (student.image_px, student.patch_px, student.num_channels):
         raise UserError(
-            f"the teacher sees {spec.num_channels} x {spec.image_px} px images in {spec.patch_px} px patches, the student "
-            f"{student.num_channels} x {student.image_px} px in {student.patch_px} px; they share one mask, so make data and student.patch_px agree"
+            f"the teacher sees {spec.num_channels} x {spec.image_px} px images in {spec.patch_px} px patches, "
+            f"the student {student.num_channels} x {student.image_px} px in {student.patch_px} px; they share one mask, "
+            "so make data and student.patch_px agree"
         )
     if block > teacher.decoder.spec.depth:
         raise UserError(f"generic.teacher_decoder_block is {block}, but the teacher's decoder has {teacher.decoder.spec.depth} blocks")

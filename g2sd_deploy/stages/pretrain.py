@@ -8,7 +8,17 @@ from g2sd_deploy.methods.mae import masked_pixel_loss
 from g2sd_deploy.models.checkpoint import save_masked
 from g2sd_deploy.models.masked import DecoderSpec, MaskedAutoencoder, mask_from_noise
 from g2sd_deploy.models.vit import patchify
-from g2sd_deploy.stages.context import MASKED_FILE, Context, encoder_spec, fit, make_feed, mask_noise, open_dataset, seed_weights, training_result
+from g2sd_deploy.stages.context import (
+    MASKED_FILE,
+    Context,
+    encoder_spec,
+    fit,
+    make_feed,
+    mask_noise,
+    open_dataset,
+    seed_weights,
+    training_result,
+)
 from g2sd_deploy.training.loop import Batch
 from g2sd_deploy.training.optimizer import build_optimizer
 

@@ -46,7 +46,9 @@ def run(context: Context) -> Made:
         assert dist_logits is not None
         return hard_distillation_loss(logits, dist_logits, mix.targets, teacher_logits)
 
-    optimizer = build_optimizer(student, settings, depth=encoder.spec.depth, layer_decay=settings.layer_decay, no_decay=student.no_weight_decay)
+    optimizer = build_optimizer(
+        student, settings, depth=encoder.spec.depth, layer_decay=settings.layer_decay, no_decay=student.no_weight_decay
+    )
     log = fit(context, student, optimizer, make_feed(context, dataset, settings), loss_of)
     save_classifier(context.folder / CLASSIFIER_FILE, ClassifierFile(student, dataset.preprocessing, dataset.class_names))
     return training_result(context, log, student, CLASSIFIER_FILE, "G2SD specific distillation")
@@ -60,6 +62,7 @@ def _check_teacher(teacher: ClassifierFile, dataset: Dataset) -> None:
         )
     if teacher.preprocessing != dataset.preprocessing:
         raise UserError(
-            f"the teacher was trained with {teacher.preprocessing.to_dict()}, the recipe's data asks for {dataset.preprocessing.to_dict()}; "
+            f"the teacher was trained with {teacher.preprocessing.to_dict()}, "
+            f"the recipe's data asks for {dataset.preprocessing.to_dict()}; "
             "normalisation and size belong to the model, so make data.mean, data.std and data.image_px agree with the teacher"
         )

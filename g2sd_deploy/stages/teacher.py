@@ -16,10 +16,7 @@ BUNDLED_TEACHER = "bundled:fashion-mnist"
 def teacher_files(settings: TeacherSettings) -> dict[str, Path]:
     """The two weight files that the settings name, by the name they get in the artifact."""
     named = {MASKED_FILE: settings.masked, CLASSIFIER_FILE: settings.classifier}
-    return {
-        name: _BUNDLED / f"fashion_mnist_{name}" if value == BUNDLED_TEACHER else expand(value)
-        for name, value in named.items()
-    }
+    return {name: _BUNDLED / f"fashion_mnist_{name}" if value == BUNDLED_TEACHER else expand(value) for name, value in named.items()}
 
 
 def fingerprint(settings: TeacherSettings) -> dict[str, str]:

@@ -1,0 +1,171 @@
+"""evaluate, export, profile and report on files that a person names."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from g2sd_deploy.artifact import read_artifact
+
+G2sd = Callable[..., Any]
+ON = ("--on", "bundled:fashion-mnist", "--max-images", "64")
+
+
+def error_of(answer: Any, code: int = 2) -> str:
+    assert answer.code == code and answer.err.startswith("error: ") and answer.err.count("\n") == 1, answer.err
+    return str(answer.err.removeprefix("error: ").removesuffix("\n"))
+
+
+def rows_of(answer: Any) -> list[dict[str, Any]]:
+    assert answer.code == 0, answer.err
+    assert answer.out.count("\n") == 1
+    found = json.loads(answer.out)
+    assert list(found) == ["rows"]
+    return list(found["rows"])
+
+
+def test_a_stage_a_file_and_a_bundle_are_scored_as_the_run_scored_them(g2sd: G2sd, smoke_run: Any) -> None:
+    folder = smoke_run.folder
+    models = [
+        folder / "specific",
+        folder / "specific" / "classifier.safetensors",
+        folder / "export",
+        folder / "export" / "bundle",
+        folder / "teacher",
+    ]
+    rows = rows_of(g2sd("evaluate", *models, *ON, "--device", "cpu", "--json"))
+    assert [row["model"] for row in rows] == [str(path) for path in models]
+    assert [row["runtime"].split()[0] for row in rows] == ["torch", "torch", "onnxruntime", "onnxruntime", "torch"]
+    evaluated = read_artifact(folder / "evaluate")
+    assert evaluated is not None
+    for row, name in zip(rows, ("student", "student", "student", "student", "teacher"), strict=True):
+        wanted = evaluated.metrics["models"][name]["clean"]
+        assert row["num_images"] == 64
+        assert row["top1"] == wanted["top1"] and row["nll"] == pytest.approx(wanted["nll"], rel=1e-4)
+    assert rows[0]["parameters"] == pytest.approx(rows[2]["parameters"], rel=0.01)  # the exporter folds a few away
+
+
+def test_scores_are_shown_as_a_table(g2sd: G2sd, smoke_run: Any) -> None:
+    answer = g2sd("evaluate", smoke_run.folder / "specific", *ON)
+    assert answer.code == 0 and "top1" in answer.out and answer.err == ""
+
+
+def test_corruptions_are_scored_where_asked_for(g2sd: G2sd, smoke_run: Any) -> None:
+    arguments = ("evaluate", smoke_run.folder / "specific", "--on", "bundled:fashion-mnist", "--max-images", "8", "--json")
+    (row,) = rows_of(g2sd(*arguments, "--corruptions", "contrast, brightness"))
+    assert row["corrupted top1"] == pytest.approx((row["contrast"] + row["brightness"]) / 2)
+
+
+def test_an_exported_classifier_is_a_bundle_that_proves_itself(g2sd: G2sd, smoke_run: Any, tmp_path: Path, python: str) -> None:
+    out = tmp_path / "new" / "bundle"
+    (row,) = rows_of(g2sd("export", smoke_run.folder / "specific", *ON, "--out", out, "--json"))
+    assert (row["bundle"], row["verdict"], row["flipped"], row["num_images"]) == (str(out), "passed", 0, 64)
+    assert [path.name for path in out.parent.iterdir()] == ["bundle"]
+    done = subprocess.run([python, "-B", "-m", "edge", "selftest"], cwd=out, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert error_of(g2sd("export", smoke_run.folder / "specific", *ON, "--out", out)) == (
+        f"--out {out}: exists and is not empty; give a new folder for the bundle"
+    )
+
+
+def test_latency_is_measured_per_model_and_batch(g2sd: G2sd, smoke_run: Any) -> None:
+    models = [smoke_run.folder / "specific", smoke_run.folder / "export"]
+    rows = rows_of(g2sd("profile", *models, "--batch", "1,2", "--threads", "1", "--repeats", "10", "--json"))
+    assert [(row["model"], row["batch"], row["threads"], row["num_samples"]) for row in rows] == [
+        (str(path), batch, 1, 10) for path in models for batch in (1, 2)
+    ]
+    assert all(0 < row["min_ms"] <= row["p50_ms"] <= row["p90_ms"] for row in rows)
+
+
+def test_a_report_is_written_where_asked_for(g2sd: G2sd, smoke_run: Any, tmp_path: Path) -> None:
+    answer = g2sd("report", smoke_run.folder, "--out", tmp_path / "page")
+    assert answer.out.splitlines() == [str(tmp_path / "page" / "report.html"), str(tmp_path / "page" / "report.md")]
+    for path in map(Path, answer.out.splitlines()):
+        assert path.stat().st_size > 1000
+    assert g2sd("report", smoke_run.folder, "--out", tmp_path / "page").code == 0, "a page may be written again"
+
+
+def test_a_report_of_an_unfinished_run_is_written_into_it(g2sd: G2sd, own_run: Path) -> None:
+    for name in ("export", "profile", "report"):
+        (own_run / name / "artifact.json").unlink()
+    answer = g2sd("report", own_run)
+    assert answer.code == 0 and (own_run / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("gone", "{0}: there is no such model; give a classifier (.safetensors), a stage's folder or a bundle"),
+        ("data", "{0}: holds neither classifier.safetensors nor a bundle's manifest.json; give a classifier (.safetensors), a stage's"),
+        ("run.json", "{0}: "),
+        ("generic/generic.safetensors", "{0}: holds a generic model; wanted a classifier model here"),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "profile"])
+def test_what_is_no_model_is_named(command: str, model: str, message: str, g2sd: G2sd, smoke_run: Any) -> None:
+    path = smoke_run.folder / model
+    arguments = (command, path, *ON) if command == "evaluate" else (command, path)
+    assert error_of(g2sd(*arguments)).startswith(message.format(path))
+
+
+@pytest.mark.parametrize("model", ["gone", "data", "run.json", "export"])
+def test_what_cannot_be_exported_is_named(model: str, g2sd: G2sd, smoke_run: Any, tmp_path: Path) -> None:
+    path = smoke_run.folder / model
+    wanted = f"{path}: is not a classifier; give a .safetensors file or a stage folder that holds classifier.safetensors"
+    assert error_of(g2sd("export", path, *ON, "--out", tmp_path / "bundle")) == wanted
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_stage_is_not_scored(g2sd: G2sd, own_run: Path) -> None:
+    with (own_run / "specific" / "classifier.safetensors").open("ab") as file:
+        file.write(b"\0")
+    assert "so it was changed or cut off after specific wrote it" in error_of(g2sd("evaluate", own_run / "specific", *ON))
+    assert "so it was changed or cut off after specific wrote it" in error_of(
+        g2sd("export", own_run / "specific", *ON, "--out", own_run / "new")
+    )
+
+
+def test_a_damaged_bundle_is_not_scored(g2sd: G2sd, own_run: Path, tmp_path: Path) -> None:
+    bundle = (own_run / "export" / "bundle").rename(tmp_path / "bundle")
+    with (bundle / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    assert "model.onnx" in error_of(g2sd("evaluate", bundle, *ON))
+
+
+def test_images_of_other_classes_are_refused(g2sd: G2sd, smoke_run: Any, make_idx_folder: Any, tmp_path: Path) -> None:
+    root = make_idx_folder(tmp_path / "digits")
+    error = error_of(g2sd("evaluate", smoke_run.folder / "specific", "--on", root))
+    assert error.startswith(f"--on {root}: its 10 classes (0, 1, 2, ...) are not the model's 10 (T-shirt/top, Trouser, Pullover, ...)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--on", "gone"), "gone: there is no such folder"),
+        ((*ON, "--corruptions", "fogg"), "fog"),
+        ((*ON, "--split", "train", "--corruptions", "frost"), "frost"),
+    ],
+)
+def test_what_cannot_be_scored_is_named(arguments: tuple[str, ...], message: str, g2sd: G2sd, smoke_run: Any) -> None:
+    assert message in error_of(g2sd("evaluate", smoke_run.folder / "specific", *arguments))
+
+
+@pytest.mark.parametrize("batch", ["", "0", "1;8", "1,-8", "one", "\u0663\u00b2"])
+def test_batches_that_are_no_numbers_are_refused(batch: str, g2sd: G2sd, smoke_run: Any) -> None:
+    error = error_of(g2sd("profile", smoke_run.folder / "specific", "--batch", batch))
+    assert error == f"--batch {batch}: wanted whole numbers above 0 with commas between them, for example 1,8"
+
+
+def test_a_folder_that_is_no_run_has_no_report(g2sd: G2sd, tmp_path: Path) -> None:
+    assert "is not a run folder: it has no run.json" in error_of(g2sd("report", tmp_path))
+
+
+def test_an_output_that_cannot_be_written_is_named(g2sd: G2sd, smoke_run: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "sub"
+    for answer in (g2sd("report", smoke_run.folder, "--out", out), g2sd("export", smoke_run.folder / "specific", *ON, "--out", out)):
+        assert re.fullmatch(rf"--out {re.escape(str(out))}: cannot be written \(.+\); give a folder you may write to", error_of(answer))

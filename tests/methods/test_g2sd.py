@@ -1,0 +1,147 @@
+"""G2SD's losses against loops over Python's floats."""
+
+import math
+from inspect import unwrap
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from g2sd_deploy.methods.g2sd import hard_distillation_loss, hidden_feature_loss
+
+
+def normed_by_hand(row: list[float]) -> list[float]:
+    """Zero mean and unit (biased) variance, without gain or offset."""
+    mean = math.fsum(row) / len(row)
+    variance = math.fsum((value - mean) ** 2 for value in row) / len(row)
+    return [(value - mean) / math.sqrt(variance + 1e-6) for value in row]
+
+
+def feature_loss_by_hand(student: Tensor, teacher: Tensor, scored: Tensor, beta: float) -> float:
+    terms = []
+    for image, token in scored.nonzero().tolist():
+        target = normed_by_hand(teacher[image, token].double().tolist())
+        for guess, wanted in zip(student[image, token].double().tolist(), target, strict=True):
+            error = abs(guess - wanted)
+            terms.append(error**2 / (2 * beta) if error < beta else error - beta / 2)
+    return math.fsum(terms) / len(terms)
+
+
+def features(seed: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Student predictions with errors on both sides of beta, and a teacher that is far from normed."""
+    random = torch.Generator().manual_seed(seed)
+    student = torch.randn(2, 5, 8, generator=random) * 2
+    teacher = torch.randn(2, 5, 8, generator=random) * 7 + 3
+    return student.to(dtype), teacher.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("beta", [2.0, 0.5])
+def test_the_feature_loss_is_smooth_l1_to_the_normed_target_over_all_tokens(dtype: torch.dtype, beta: float) -> None:
+    student, teacher = features(0, dtype)
+    loss = hidden_feature_loss(student, teacher, beta=beta)
+    assert loss.dtype == torch.float32  # half precision is widened before the arithmetic, so the tolerance is float32's
+    assert loss.item() == pytest.approx(feature_loss_by_hand(student, teacher, torch.ones(2, 5), beta), rel=1e-5)
+
+
+def test_the_zone_is_two_standard_deviations_wide_by_default() -> None:
+    student, teacher = features(1)
+    assert hidden_feature_loss(student, teacher).item() == hidden_feature_loss(student, teacher, beta=2.0).item()
+    assert hidden_feature_loss(student, teacher).item() != hidden_feature_loss(student, teacher, beta=1.0).item()
+
+
+@given(st.integers(0, 1000))
+def test_a_mask_scores_only_the_tokens_it_names_and_all_of_them_alike(seed: int) -> None:
+    student, teacher = features(seed)
+    mask = torch.rand(2, 5, generator=torch.Generator().manual_seed(seed)) < 0.5
+    mask[0, 0] = True
+    loss = hidden_feature_loss(student, teacher, mask=mask)
+    assert loss.item() == pytest.approx(feature_loss_by_hand(student, teacher, mask, 2.0), rel=1e-5)
+    student[~mask] = 1e9
+    assert hidden_feature_loss(student, teacher, mask=mask).item() == loss.item()
+
+
+def test_predicting_nothing_costs_a_quarter_of_the_targets_variance() -> None:
+    teacher = torch.randn(16, 197, 512)
+    assert hidden_feature_loss(torch.zeros_like(teacher), teacher).item() == pytest.approx(0.247, abs=1e-3)
+
+
+def test_a_perfect_prediction_costs_nothing_whatever_scale_and_offset_the_teacher_has() -> None:
+    _, teacher = features(2)
+    student = torch.tensor([[normed_by_hand(row) for row in image] for image in teacher.tolist()])
+    for scaled in (teacher, teacher * 40 - 100):
+        assert hidden_feature_loss(student, scaled).item() < 1e-9
+
+
+def test_the_teacher_gets_no_gradient_and_the_students_is_the_slope_of_smooth_l1() -> None:
+    student, teacher = (values.requires_grad_() for values in features(3))
+    hidden_feature_loss(student, teacher).backward()
+    assert teacher.grad is None
+    target = torch.tensor([[normed_by_hand(row) for row in image] for image in teacher.tolist()])
+    slope = ((student.detach() - target) / 2.0).clamp(-1.0, 1.0) / student.numel()
+    assert student.grad is not None
+    assert (slope.abs() * student.numel() == 1.0).any()  # both zones are met
+    torch.testing.assert_close(student.grad, slope, rtol=1e-4, atol=1e-8)
+
+
+def test_features_of_different_shapes_and_a_mask_of_nothing_are_refused() -> None:
+    student, teacher = features(4)
+    with pytest.raises(ValueError, match=r"student features \(2, 5, 8\) and teacher features \(2, 4, 8\) must have one shape"):
+        unwrap(hidden_feature_loss)(student, teacher[:, :4])  # as users run it: without the annotations, which refuse it too
+    with pytest.raises(ValueError, match="the mask selects no token"):
+        hidden_feature_loss(student, teacher, mask=torch.zeros(2, 5, dtype=torch.bool))
+
+
+def logits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Class head, distillation head, soft labels and teacher."""
+    random = torch.Generator().manual_seed(seed)
+    drawn = [torch.randn(6, 4, generator=random) * 3 for _ in range(4)]
+    return drawn[0], drawn[1], drawn[2].softmax(dim=-1), drawn[3]
+
+
+def log_probabilities(row: list[float]) -> list[float]:
+    top = max(row)
+    total = math.log(math.fsum(math.exp(value - top) for value in row)) + top
+    return [value - total for value in row]
+
+
+def distillation_by_hand(cls: Tensor, dist: Tensor, targets: Tensor, teacher: Tensor) -> float:
+    terms = []
+    for cls_row, dist_row, target_row, teacher_row in zip(*(t.double().tolist() for t in (cls, dist, targets, teacher)), strict=True):
+        soft = -math.fsum(weight * value for weight, value in zip(target_row, log_probabilities(cls_row), strict=True))
+        decision = max(range(len(teacher_row)), key=lambda label: teacher_row[label])
+        terms.append(0.5 * soft - 0.5 * log_probabilities(dist_row)[decision])
+    return math.fsum(terms) / len(terms)
+
+
+@given(st.integers(0, 1000))
+def test_the_specific_loss_is_half_labels_and_half_the_teachers_decisions(seed: int) -> None:
+    cls, dist, targets, teacher = logits(seed)
+    got = hard_distillation_loss(cls, dist, targets, teacher)
+    assert got.item() == pytest.approx(distillation_by_hand(cls, dist, targets, teacher), rel=1e-5)
+
+
+def test_only_the_teachers_decision_counts_and_not_its_certainty() -> None:
+    cls, dist, targets, teacher = logits(0)
+    assert torch.equal(hard_distillation_loss(cls, dist, targets, teacher), hard_distillation_loss(cls, dist, targets, teacher * 100))
+    assert not torch.equal(hard_distillation_loss(cls, dist, targets, teacher), hard_distillation_loss(cls, dist, targets, -teacher))
+
+
+def test_each_head_learns_from_its_own_half_and_the_teacher_from_neither() -> None:
+    cls, dist, targets, teacher = (values.requires_grad_() for values in logits(1))
+    hard_distillation_loss(cls, dist, targets.detach(), teacher).backward()
+    assert teacher.grad is None
+    assert cls.grad is not None
+    assert dist.grad is not None
+    decisions = torch.nn.functional.one_hot(teacher.detach().argmax(dim=-1), 4)
+    torch.testing.assert_close(cls.grad, (cls.detach().softmax(dim=-1) - targets.detach()) / 12)
+    torch.testing.assert_close(dist.grad, (dist.detach().softmax(dim=-1) - decisions) / 12)
+
+
+def test_half_precision_logits_are_computed_in_float32() -> None:
+    cls, dist, targets, teacher = logits(2)
+    loss = hard_distillation_loss(cls.bfloat16(), dist.bfloat16(), targets, teacher)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(distillation_by_hand(cls.bfloat16(), dist.bfloat16(), targets, teacher), rel=1e-5)

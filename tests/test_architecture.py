@@ -1,0 +1,253 @@
+"""Who may import whom: the table of the design, checked against every import of both packages."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import g2sd_deploy
+import g2sd_export
+
+FOLDERS = {package.__name__: Path(str(package.__file__)).parent for package in (g2sd_deploy, g2sd_export)}
+
+# Unit -> units that it may import. A module belongs to the unit with the longest name that starts its own; a unit may import itself.
+# `d` is g2sd_deploy, `x` is g2sd_export.
+TABLE: dict[str, str] = {
+    # what runs on the device, and what proves and packs it
+    "x": "",
+    "x.edge": "",
+    "x.bundle": "x.edge",
+    "x.onnx_file": "x.edge",
+    "x.parity": "x.edge",
+    # the base
+    "d": "",
+    "d.errors": "x.edge",
+    "d.randomness": "",
+    "d.artifact": "d.errors",
+    "d.environment": "x.edge",
+    "d.runtime": "d.errors",
+    "d.progress": "",
+    "d.settings": "d.data.corruptions",  # the names of the corruptions
+    "d.recipe": "d.errors d.settings",
+    # maths and data
+    "d.methods": "",
+    "d.models": "",
+    "d.models.checkpoint": "d.errors d.models x.edge",
+    "d.evaluation.metrics": "",
+    "d.evaluation": "d.evaluation.metrics d.data d.data.corruptions x.edge",
+    "d.data.corruptions": "d.randomness x.edge",
+    "d.data": "d.artifact d.errors d.settings x.edge",
+    "d.training": "d.data d.errors d.randomness d.settings",
+    "d.predictors": "d.artifact d.errors d.evaluation d.models.checkpoint x.bundle x.edge x.onnx_file",
+    "d.report": "d.errors",
+    # stages: what they share, and each by itself
+    "d.stages": "",
+    "d.stages.context": "d.artifact d.data d.methods d.models d.progress d.randomness d.settings d.training x.edge",
+    "d.stages.data": "d.stages.context d.artifact d.data d.errors d.settings x.edge",
+    "d.stages.teacher": "d.stages.context d.artifact d.data d.models.checkpoint d.settings",
+    "d.stages.pretrain": "d.stages.context d.artifact d.methods d.models d.models.checkpoint d.training",
+    "d.stages.finetune": "d.stages.context d.artifact d.methods d.models d.models.checkpoint d.training",
+    "d.stages.generic": "d.stages.context d.artifact d.errors d.methods d.models d.models.checkpoint d.training",
+    "d.stages.specific": "d.stages.context d.artifact d.errors d.methods d.models d.models.checkpoint d.training",
+    "d.stages.baseline": "d.stages.context d.artifact d.methods d.models d.models.checkpoint d.training",
+    "d.stages.evaluate": "d.stages.context d.artifact d.data.corruptions d.evaluation d.evaluation.metrics d.predictors d.settings x.edge",
+    "d.stages.export": "d.stages.context d.artifact d.data d.environment d.evaluation d.models.checkpoint d.settings "
+    "x.bundle x.edge x.onnx_file x.parity",
+    "d.stages.profile": "d.stages.context d.artifact d.predictors d.settings x.edge",
+    "d.stages.report": "d.stages.context d.artifact d.report",
+    # the entry
+    "d.pipeline": "d d.artifact d.data d.environment d.errors d.progress d.settings d.stages.context d.stages.teacher",
+    "d.standalone": "d.artifact d.data d.data.corruptions d.errors d.evaluation d.evaluation.metrics d.predictors d.progress "
+    "d.report d.settings d.stages.context d.stages.export d.stages.profile x.edge",
+    "d.results": "d.artifact d.report",
+    "d.doctor": "d.environment",
+    "d.cli": "d d.doctor d.errors d.pipeline d.progress d.recipe d.results d.runtime d.settings d.standalone",
+    "d.__main__": "d.cli",
+}
+
+# Packages that take seconds to import: at the top of these units only.
+HEAVY = {"torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "matplotlib", "scipy", "safetensors"}
+HEAVY_UNITS = ("d.data", "d.evaluation", "d.methods", "d.models", "d.report", "d.stages", "d.training", "x.onnx_file")
+
+# Maths knows tensors only: no settings, logger, clock, file or global random numbers.
+PURE_UNITS = {"d.methods", "d.models", "d.evaluation.metrics"}
+PURE_PACKAGES = {"torch", "timm", "numpy", "jaxtyping", "collections", "dataclasses", "functools", "math", "typing"}
+
+
+def short(name: str) -> str:
+    return name.replace("g2sd_deploy", "d", 1).replace("g2sd_export", "x", 1)
+
+
+def modules() -> dict[str, Path]:
+    """Short dotted name to file, of every module of both packages."""
+    found = {}
+    for package, folder in FOLDERS.items():
+        for path in folder.rglob("*.py"):
+            parts = [package, *path.relative_to(folder).with_suffix("").parts]
+            found[short(".".join(parts[:-1] if parts[-1] == "__init__" else parts))] = path
+    return found
+
+
+MODULES = modules()
+
+
+def unit_of(module: str) -> str:
+    fitting = [unit for unit in TABLE if module == unit or (module.startswith(unit + ".") and unit not in ("d", "x", "d.stages"))]
+    assert fitting, f"{module} is in no unit of the table; add it there, with what it may import"
+    return max(fitting, key=len)
+
+
+def imports(module: str, node: ast.AST) -> Iterator[str]:
+    """Full short names that an import statement names; a name that is no module stands for the module that defines it."""
+    match node:
+        case ast.Import():
+            yield from (short(alias.name) for alias in node.names)
+        case ast.ImportFrom():
+            package = module.split(".") if MODULES[module].name == "__init__.py" else module.split(".")[:-1]
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([short(node.module)] if node.module else [])])
+            for alias in node.names:
+                yield f"{source}.{alias.name}" if f"{source}.{alias.name}" in MODULES else source
+
+
+def all_imports(module: str) -> set[str]:
+    return {name for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))) for name in imports(module, node)}
+
+
+def imports_at_top(module: str) -> set[str]:
+    """What importing the module imports: no function bodies, nothing under TYPE_CHECKING."""
+    return {name for node in ast.parse(MODULES[module].read_text(encoding="utf-8")).body for name in imports(module, node)}
+
+
+def edges() -> set[tuple[str, str]]:
+    """Every (unit, other unit that it imports) of the code."""
+    pairs = {(unit_of(module), unit_of(name)) for module in MODULES for name in all_imports(module) if name in MODULES}
+    return {(unit, other) for unit, other in pairs if unit != other}
+
+
+ALLOWED = {(unit, other) for unit, others in TABLE.items() for other in others.split()}
+
+
+def test_every_import_is_in_the_table() -> None:
+    assert edges() - ALLOWED == set()
+
+
+def test_the_table_allows_nothing_that_no_module_uses() -> None:
+    assert ALLOWED - edges() == set()
+
+
+def test_no_stage_imports_another() -> None:
+    stages = {unit for unit in TABLE if unit.startswith("d.stages.")}
+    assert {(unit, other) for unit, other in ALLOWED if unit in stages and other in stages - {"d.stages.context"}} == set()
+
+
+def test_imports_have_no_cycles() -> None:
+    left = {unit: {other for one, other in ALLOWED if one == unit} for unit in TABLE}
+    while ready := {unit for unit, others in left.items() if not others & left.keys()}:
+        left = {unit: others for unit, others in left.items() if unit not in ready}
+    assert left == {}
+
+
+def test_what_runs_on_the_device_is_found_by_relative_imports_only() -> None:
+    for module in (name for name in MODULES if unit_of(name) == "x.edge"):
+        for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert not [name for name in names if name.startswith(("g2sd_", "edge"))], module
+
+
+def test_the_export_package_does_not_know_the_training_package() -> None:
+    assert {
+        name for module in MODULES if module.startswith("x") for name in all_imports(module) if name.startswith("d.") or name == "d"
+    } == set()
+
+
+def test_maths_knows_tensors_only() -> None:
+    for module in (name for name in MODULES if unit_of(name) in PURE_UNITS):
+        outside = {name.partition(".")[0] for name in all_imports(module) if name not in MODULES}
+        assert outside <= PURE_PACKAGES, f"{module} imports {outside - PURE_PACKAGES}"
+
+
+def test_slow_packages_are_imported_inside_functions_wherever_help_or_a_device_could_reach_them() -> None:
+    for module in MODULES:
+        heavy = {name.partition(".")[0] for name in imports_at_top(module)} & HEAVY
+        assert not heavy or unit_of(module).startswith(HEAVY_UNITS), f"{module} imports {heavy} at its top"
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["evaluate", "--help"], ["recipes", "--help"], ["--version"]])
+def test_help_imports_nothing_slow(arguments: list[str]) -> None:
+    code = f"""
+import sys, contextlib, io, json
+sys.argv = ["g2sd", *{arguments}]
+from g2sd_deploy.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main()
+print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
+"""
+    loaded = set(json.loads(run_python(code)))
+    assert "g2sd_deploy" in loaded
+    by_typer = {"pydantic"} if len(arguments) > 1 else set()  # for a command whose options are typed
+    assert loaded & {*HEAVY, "numpy", "pydantic", "PIL", "ruamel", "jaxtyping", "jinja2", "rich"} <= by_typer
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no count of a child's processor time")
+def test_help_answers_in_half_a_second() -> None:
+    import resource
+
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "g2sd_deploy", "--help"], capture_output=True, check=True, timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert min(seconds) < 0.5
+
+
+def test_a_recipe_is_checked_without_torch() -> None:
+    code = """
+import sys, contextlib, io
+sys.argv = ["g2sd", "validate", "quickstart"]
+from g2sd_deploy.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main()
+print("g2sd_deploy.recipe" in sys.modules, "torch" in sys.modules)
+"""
+    assert run_python(code) == "True False\n"
+
+
+def settings_read_by(module: str) -> set[str]:
+    """Sections of the recipe that a stage's module reads, by itself or through the helpers of `stages.context` that it imports."""
+
+    def sections(tree: ast.AST) -> set[str]:
+        return {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "recipe"
+        }
+
+    context = ast.parse(MODULES["d.stages.context"].read_text(encoding="utf-8"))
+    helpers = {node.name: sections(node) for node in context.body if isinstance(node, ast.FunctionDef)}
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return sections(tree).union(*(helpers[name] for name in imported & helpers.keys()))
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith("d.stages.") and not name.endswith(".context")))
+def test_a_stage_reads_only_the_settings_that_its_key_covers(module: str) -> None:
+    from g2sd_deploy.pipeline import stages_of
+    from g2sd_deploy.recipe import bundled_recipes, load_recipe
+
+    name = module.rpartition(".")[2]
+    keyed = [stage.config.keys() for path in bundled_recipes() for stage in stages_of(load_recipe(path)) if stage.name == name]
+    assert keyed, f"no bundled recipe has the stage {name}"
+    assert settings_read_by(module) <= keyed[0]
