@@ -107,7 +107,8 @@ def read_artifact(folder: Path) -> Artifact | None:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{marker}: is damaged; make it again with --force {folder.name}") from None
     fixed = {name: value for name, value in artifact.metrics.items() if name not in found.get("timing", ())}
-    if artifact.digest != _content_digest(artifact.stage, artifact.files, fixed):
+    identity = Identity(artifact.stage, artifact.config, artifact.parents, found.get("version", ""))
+    if artifact.key != identity.key or artifact.digest != _content_digest(artifact.stage, artifact.files, fixed, artifact.failure):
         raise UserError(f"{marker}: was changed after {artifact.stage} wrote it; make it again with --force {artifact.stage}")
     return artifact
 
@@ -154,7 +155,7 @@ def commit(
         "format": FORMAT,
         "stage": identity.stage,
         "key": identity.key,
-        "digest": _content_digest(identity.stage, files, made.metrics),
+        "digest": _content_digest(identity.stage, files, made.metrics, made.failure),
         "files": files,
         "config": dict(identity.config),
         "parents": dict(identity.parents),
@@ -185,8 +186,8 @@ def write_text_whole(path: Path, text: str) -> None:
     _sync(path.parent)
 
 
-def _content_digest(stage: str, files: dict[str, Any], metrics: dict[str, Any]) -> str:
-    return digest_of({"stage": stage, "files": files, "metrics": metrics})
+def _content_digest(stage: str, files: dict[str, Any], metrics: dict[str, Any], failure: str) -> str:
+    return digest_of({"stage": stage, "files": files, "metrics": metrics, "failure": failure})
 
 
 def _replace_folder(unfinished: Path, final: Path) -> None:

@@ -62,7 +62,7 @@ def _parents(name: str, present: Sequence[str]) -> dict[str, str]:
     models = {"teacher": classifier, "student": "specific", "baseline": "baseline"}
     roles = {
         "data": {},
-        "teacher": {},
+        "teacher": {"data": "data"},
         "pretrain": {"data": "data"},
         "finetune": {"data": "data", "masked": "pretrain"},
         "generic": {"data": "data", "masked": masked},

@@ -48,11 +48,11 @@ TABLE: dict[str, str] = {
     "d.stages": "",
     "d.stages.context": "d.artifact d.data d.methods d.models d.progress d.randomness d.settings d.training x.edge",
     "d.stages.data": "d.stages.context d.artifact d.data d.errors d.settings x.edge",
-    "d.stages.teacher": "d.stages.context d.artifact d.data d.models.checkpoint d.settings",
+    "d.stages.teacher": "d.stages.context d.artifact d.data d.errors d.models.checkpoint d.settings",
     "d.stages.pretrain": "d.stages.context d.artifact d.methods d.models d.models.checkpoint d.training",
     "d.stages.finetune": "d.stages.context d.artifact d.methods d.models d.models.checkpoint d.training",
     "d.stages.generic": "d.stages.context d.artifact d.errors d.methods d.models d.models.checkpoint d.training",
-    "d.stages.specific": "d.stages.context d.artifact d.errors d.methods d.models d.models.checkpoint d.training",
+    "d.stages.specific": "d.stages.context d.artifact d.methods d.models d.models.checkpoint d.training",
     "d.stages.baseline": "d.stages.context d.artifact d.methods d.models d.models.checkpoint d.training",
     "d.stages.evaluate": "d.stages.context d.artifact d.data.corruptions d.evaluation d.evaluation.metrics d.predictors d.settings x.edge",
     "d.stages.export": "d.stages.context d.artifact d.data d.environment d.evaluation d.models.checkpoint d.settings "

@@ -106,6 +106,9 @@ def test_a_missing_truncated_or_changed_file_is_found(damage: Callable[[Path], N
     [
         ('"loss": 0.5', '"loss": 0.4', "was changed after generic wrote it"),
         ('"bytes": 7', '"bytes": 8', "was changed after generic wrote it"),
+        ('"failure": ""', '"failure": "no"', "was changed after generic wrote it"),
+        ('"epochs": 4', '"epochs": 5', "was changed after generic wrote it"),
+        ('"version": "0.1.0"', '"version": "0.2.0"', "was changed after generic wrote it"),
         ('"files"', '"flies"', "is damaged"),
         ('"format": 1,', '"format": 1', "is damaged"),
     ],

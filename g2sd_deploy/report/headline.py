@@ -55,9 +55,10 @@ def _support(run: RunSummary) -> str:
     parity = run.parity
     if parity.verdict != "passed" or parity.num_images is None:
         return ""
+    num_images = formatting.count(parity.num_images)
     if parity.flipped == 0:
-        return f"The exported ONNX file makes the same decision on all {formatting.count(parity.num_images)} test images."
-    return f"The exported ONNX file makes another decision on {formatting.count(parity.flipped)} of {formatting.count(parity.num_images)} test images."
+        return f"The exported ONNX file makes the same decision on all {num_images} test images."
+    return f"The exported ONNX file makes another decision on {formatting.count(parity.flipped)} of {num_images} test images."
 
 
 def _kept(run: RunSummary) -> KeyFigure | None:

@@ -23,7 +23,10 @@ def bundle_section(run: RunSummary) -> Section:
         "python -m edge selftest",
         "python -m edge predict IMAGE",
     ]
-    lead = "The bundle is a folder to copy to the device; it needs Python with numpy, Pillow and onnxruntime, and no torch. Start in the run folder."
+    lead = (
+        "The bundle is a folder to copy to the device; it needs Python with numpy, Pillow and onnxruntime, and no torch. "
+        "Start in the run folder."
+    )
     blocks: list[Block] = [Code("Check and use", "\n".join(commands), "sh")]
     if run.parity.verdict != "passed":
         blocks.insert(

@@ -101,7 +101,8 @@ def _latency_table(run: RunSummary) -> Table | Note:
         title="Latency of one call",
         columns=tuple(Column(title, numeric=index > 1) for index, title in enumerate(columns)),
         rows=tuple(_latency_row(row) for row in rows),
-        caption="Milliseconds of one call of the network on a whole batch of prepared images. Lower milliseconds and higher images/s are better. Bold: the file that ships.",
+        caption="Milliseconds of one call of the network on a whole batch of prepared images. "
+        "Lower milliseconds and higher images/s are better. Bold: the file that ships.",
     )
 
 
@@ -217,7 +218,8 @@ def _parity_table(parity: Parity) -> Table:
         _parity_row(parity, "top1_reference", f"Top-1 of {parity.reference or 'the reference'}", parity.top1_reference),
         _parity_row(parity, "top1_candidate", f"Top-1 of {parity.candidate or 'the candidate'}", parity.top1_candidate),
     ]
-    caption = f"{parity.reference} against {parity.candidate} on {formatting.count(parity.num_images)} test images. Smaller differences are better."
+    num_images = formatting.count(parity.num_images)
+    caption = f"{parity.reference} against {parity.candidate} on {num_images} test images. Smaller differences are better."
     columns = (Column("Check"), Column("Measured", numeric=True), Column("Allowed", numeric=True))
     return Table("Parity", columns, tuple(rows), caption)
 

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from g2sd_deploy.artifact import Made
-from g2sd_deploy.errors import UserError
 from g2sd_deploy.methods.g2sd import hard_distillation_loss
 from g2sd_deploy.models.checkpoint import ClassifierFile, load_classifier, load_generic, save_classifier
 from g2sd_deploy.models.vit import Classifier
@@ -12,7 +11,6 @@ from g2sd_deploy.stages.context import (
     CLASSIFIER_FILE,
     GENERIC_FILE,
     Context,
-    Dataset,
     fit,
     make_feed,
     mixed,
@@ -29,9 +27,7 @@ def run(context: Context) -> Made:
     settings = context.recipe.specific
     assert settings is not None
     dataset = open_dataset(context.inputs["data"])
-    teacher_file = load_classifier(context.inputs["classifier"].file(CLASSIFIER_FILE))
-    _check_teacher(teacher_file, dataset)
-    teacher = teacher_file.model.to(context.device).requires_grad_(False)
+    teacher = load_classifier(context.inputs["classifier"].file(CLASSIFIER_FILE)).model.to(context.device).requires_grad_(False)
     encoder = load_generic(context.inputs["generic"].file(GENERIC_FILE)).encoder
     seed_weights(context)
     student = Classifier(encoder.spec, len(dataset.class_names), pooling="cls", distilled=True)
@@ -52,17 +48,3 @@ def run(context: Context) -> Made:
     log = fit(context, student, optimizer, make_feed(context, dataset, settings), loss_of)
     save_classifier(context.folder / CLASSIFIER_FILE, ClassifierFile(student, dataset.preprocessing, dataset.class_names))
     return training_result(context, log, student, CLASSIFIER_FILE, "G2SD specific distillation")
-
-
-def _check_teacher(teacher: ClassifierFile, dataset: Dataset) -> None:
-    if teacher.class_names != dataset.class_names:
-        raise UserError(
-            f"the teacher tells {len(teacher.class_names)} classes apart ({', '.join(teacher.class_names[:3])}, ...), the data has "
-            f"{len(dataset.class_names)} ({', '.join(dataset.class_names[:3])}, ...); fine-tune the teacher on this data"
-        )
-    if teacher.preprocessing != dataset.preprocessing:
-        raise UserError(
-            f"the teacher was trained with {teacher.preprocessing.to_dict()}, "
-            f"the recipe's data asks for {dataset.preprocessing.to_dict()}; "
-            "normalisation and size belong to the model, so make data.mean, data.std and data.image_px agree with the teacher"
-        )

@@ -38,7 +38,7 @@ def test_latency_is_that_of_the_runtime_that_ships(full_run: Any, tmp_path: Path
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not a run folder: it has no run.json"):
+    with pytest.raises(UserError, match=r"not a run folder: it has no run.json"):
         read_run(tmp_path)
 
 
@@ -82,21 +82,21 @@ def test_a_wrong_field_is_named(full_run: Any, tmp_path: Path, stage: str, path:
 
 def test_a_missing_field_is_named(full_run: Any, tmp_path: Path) -> None:
     del full_run.artifacts["generic"]["metrics"]["train_seconds"]
-    with pytest.raises(UserError, match="generic/artifact.json: metrics: train_seconds is missing, but the report needs a number"):
+    with pytest.raises(UserError, match=r"generic/artifact.json: metrics: train_seconds is missing, but the report needs a number"):
         read_run(full_run.write(tmp_path))
 
 
 def test_a_cut_off_artifact_is_named(full_run: Any, tmp_path: Path) -> None:
     path = full_run.write(tmp_path) / "export" / "artifact.json"
     path.write_text(path.read_text()[:-30])
-    with pytest.raises(UserError, match="export/artifact.json is not JSON"):
+    with pytest.raises(UserError, match=r"export/artifact.json is not JSON"):
         read_run(tmp_path)
 
 
 def test_a_cut_off_history_names_its_line(full_run: Any, tmp_path: Path) -> None:
     path = full_run.write(tmp_path) / "baseline" / "history.jsonl"
     path.write_text(json.dumps({"step": 1, "epoch": 0.1, "loss": 2.0}) + '\n{"step": 2, "ep')
-    with pytest.raises(UserError, match="baseline/history.jsonl line 2 is not JSON"):
+    with pytest.raises(UserError, match=r"baseline/history.jsonl line 2 is not JSON"):
         read_run(tmp_path)
 
 

@@ -5,15 +5,18 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 
 from g2sd_deploy.artifact import Artifact, sha256_of
+from g2sd_deploy.data.images import ImageSet
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.models.checkpoint import load_classifier, load_generic, load_masked
 from g2sd_deploy.settings import Recipe
-from g2sd_deploy.stages.context import Context
+from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, Dataset
 
 FILES = {
     "pretrain": "masked.safetensors",
@@ -112,14 +115,18 @@ def test_a_student_with_other_patches_than_its_teacher_is_refused(make_context: 
         train(make_context("generic", recipe.model_copy(update={"student": fine})))
 
 
-def test_the_two_files_of_a_bundled_teacher_are_taken_in_unchanged(recipe: Recipe, tmp_path: Path) -> None:
+def test_the_two_files_of_a_bundled_teacher_are_taken_in_unchanged(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from g2sd_deploy.progress import SilentProgress
     from g2sd_deploy.settings import TeacherSettings
     from g2sd_deploy.stages import teacher
 
     settings = TeacherSettings(masked="bundled:fashion-mnist", classifier="bundled:fashion-mnist")
     finished = recipe.model_copy(update={"teacher": settings, "pretrain": None, "finetune": None})
-    made = teacher.run(Context(finished, "teacher", {}, tmp_path, tmp_path, torch.device("cpu"), SilentProgress()))
+    taught = load_classifier(teacher.teacher_files(settings)[CLASSIFIER_FILE])
+    empty = ImageSet(np.empty((0, 28, 28, 1), np.uint8), np.empty(0, np.int64))
+    monkeypatch.setattr(teacher, "open_dataset", lambda _: Dataset(empty, empty, taught.preprocessing, taught.class_names))
+    context = Context(finished, "teacher", {"data": Mock()}, tmp_path, tmp_path, torch.device("cpu"), SilentProgress())
+    made = teacher.run(context)
     assert {name: sha256_of(tmp_path / name) for name in teacher.teacher_files(settings)} == teacher.fingerprint(settings)
     assert made.metrics["source"] == "bundled:fashion-mnist"
     assert made.metrics["num_parameters"] > made.metrics["classifier_parameters"] > 0
