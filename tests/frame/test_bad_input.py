@@ -234,7 +234,7 @@ def test_a_folder_without_classes_is_named(smoke: G2sd, tmp_path: Path) -> None:
 def test_a_batch_larger_than_the_data_is_refused(g2sd: G2sd, tmp_path: Path) -> None:
     small = ["--set", "data.max_train_images=20", "--set", "data.max_test_images=20"]
     error = error_of(g2sd("run", "quickstart", *small, "--device", "cpu", "--until", "generic", "--out", tmp_path / "out"))
-    assert error == "batch_size is 128, but there are only 20 training images; lower batch_size"
+    assert error == "batch_size is 64, but there are only 20 training images; lower batch_size"
 
 
 @pytest.mark.parametrize("below", ["sub", "sub/deeper"])
