@@ -4,13 +4,13 @@ SOURCE is a folder with the four full IDX files (Debian: apt-get install dataset
 The subset is the first 1,000 training and the first 500 test images of each class, in the order of the source.
 """
 
-import hashlib
 import sys
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
+from g2sd_deploy.artifact import sha256_of
 from g2sd_deploy.data.idx import find_idx, read_idx, write_idx
 from g2sd_deploy.data.sources import CHECKSUMS, FASHION_MNIST_CLASSES, LABELS
 
@@ -33,7 +33,7 @@ def make_subset(source: Path, target: Path) -> None:
         write_idx(target / f"{split}-images-idx3-ubyte.gz", read_idx(find_idx(source, f"{split}-images-idx3-ubyte"))[picks])
     (target / LABELS).write_text("".join(f"{name}\n" for name in FASHION_MNIST_CLASSES), encoding="utf-8")
     names = [*sorted(path.name for path in target.glob("*.gz")), LABELS]
-    lines = [f"{hashlib.sha256((target / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    lines = [f"{sha256_of(target / name)}  {name}\n" for name in names]
     (target / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from g2sd_deploy.evaluation.metrics import agreement, classification_metrics, to
 from g2sd_deploy.evaluation.scoring import logits_of, mean_top1, score_corruptions
 from g2sd_deploy.predictors import Predictor, classifier_predictor
 from g2sd_deploy.settings import EvaluateSettings
-from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, open_dataset
+from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, Dataset, open_dataset
 from g2sd_export.edge.runner import Runner
 
 _MODELS = ("teacher", "student", "baseline")
@@ -41,7 +41,7 @@ def run(context: Context) -> Made:
     if "teacher" in logits:
         metrics["agreement"] = {name: agreement(values, logits["teacher"]) for name, values in logits.items() if name != "teacher"}
     if settings.corruptions is not None:
-        metrics |= _corruption_scores(context, settings, runners, models)
+        metrics |= _corruption_scores(context, dataset, settings, runners, models)
     return Made(metrics)
 
 
@@ -53,11 +53,12 @@ def _clean_scores(predictor: Predictor, logits: np.ndarray, labels: np.ndarray) 
     }
 
 
-def _corruption_scores(context: Context, settings: EvaluateSettings, runners: dict[str, Runner], models: dict[str, Any]) -> dict[str, Any]:
+def _corruption_scores(
+    context: Context, dataset: Dataset, settings: EvaluateSettings, runners: dict[str, Runner], models: dict[str, Any]
+) -> dict[str, Any]:
     """Add each model's robustness to its scores; returns what is common to all."""
     asked = settings.corruptions
     assert asked is not None
-    dataset = open_dataset(context.inputs["data"])
     scores = score_corruptions(
         runners,
         dataset.test,

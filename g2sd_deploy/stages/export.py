@@ -63,7 +63,8 @@ def export_classifier(
     """Write `folder/bundle` if its ONNX file decides on real images as the torch model does; look at the result's `failure`."""
     file = load_classifier(weights)
     pre = file.preprocessing
-    metadata = model_metadata(pre, file.class_names, weights_sha256=sha256_of(weights), recipe=name)
+    weights_sha256 = sha256_of(weights)
+    metadata = model_metadata(pre, file.class_names, weights_sha256=weights_sha256, recipe=name)
     path = folder / "model.onnx"
     onnx = export_onnx(file.model, image_px=pre.image_px, num_channels=pre.num_channels, path=path, opset=settings.opset, metadata=metadata)
     # The reference is torch on the CPU, whatever trained it: the sample's expected logits must not depend on a GPU's arithmetic.
@@ -85,7 +86,7 @@ def export_classifier(
         expected_logits=logits_of(reference, samples, len(samples)),
         tolerance=tolerance,
         parity=parity.to_dict(),
-        provenance=provenance | {"recipe": name, "weights_sha256": sha256_of(weights), "tools": environment.tool_versions()},
+        provenance=provenance | {"recipe": name, "weights_sha256": weights_sha256, "tools": environment.tool_versions()},
     )
     path.unlink()  # the bundle holds the file that ships
     return exported
