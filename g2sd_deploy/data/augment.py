@@ -4,45 +4,70 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from g2sd_deploy.data.boxes import NUM_SHAPE_DRAWS, first_fitting_shape, placed
+from g2sd_deploy.data.resample import resize_weights
 from g2sd_deploy.settings import AugmentSettings, MixSettings
 
-NUM_CROP_DRAWS = 5
+NUM_CROP_DRAWS = 3 + NUM_SHAPE_DRAWS
 
 
 def random_resized_crop(
     images: Float[Tensor, "batch channels height width"],
-    draws: Float64[np.ndarray, "batch 5"],
+    draws: Float64[np.ndarray, "batch 23"],
     settings: AugmentSettings,
     image_px: int,
 ) -> Float[Tensor, "batch channels {image_px} {image_px}"]:
-    """Crop each image by its own draws, resize to image_px bilinearly and flip.
+    """Crop each image by its own draws, resize to image_px and flip.
 
     Args:
-        images: Any value range.
-        draws: Uniform numbers in [0, 1): area, aspect ratio, horizontal and vertical place, flip.
-        settings: Ranges of area and ratio.
+        images: In [0, 1]; what the bicubic filter overshoots is cut off there after each axis, as Pillow does.
+        draws: Uniform numbers in [0, 1): area and aspect ratio of the first attempt, horizontal and vertical place, flip, then area and
+            aspect ratio of nine further attempts, used where the crops before them do not fit into the image.
+        settings: Ranges of area and ratio, filter, flip.
         image_px: Side of the result.
 
-    Source: arXiv 1409.4842 (area and ratio). Differs: a crop that would pass the border is shortened on that side instead of drawn again,
-    so that one draw decides; resampling does not antialias.
+    Source: arXiv 1409.4842; pytorch/vision, torchvision/transforms/transforms.py, RandomResizedCrop (rejection, and what is cropped where
+    ten attempts fail). Differs: no rounding to 8 bits.
     """
-    area, ratio, place_x, place_y, flip = torch.from_numpy(draws).to(images.device, torch.float32).unbind(1)
-    low, high = settings.crop_scale
-    log_low, log_high = np.log(settings.crop_ratio[0]), np.log(settings.crop_ratio[1])
-    area = low + area * (high - low)
-    ratio = torch.exp(log_low + ratio * (log_high - log_low))
-    width = (area * ratio).sqrt().clamp(max=1.0)
-    height = (area / ratio).sqrt().clamp(max=1.0)
-    sign = torch.where((flip < 0.5) & settings.flip, -1.0, 1.0)
-    zero = torch.zeros_like(width)
-    rows = [width * sign, zero, (1 - width) * (2 * place_x - 1), zero, height, (1 - height) * (2 * place_y - 1)]
-    theta = torch.stack(rows, dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(theta, [len(images), images.shape[1], image_px, image_px], align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    height, width = images.shape[2:]
+    tops, lefts, heights, widths = crop_boxes(draws, settings, (height, width)).T
+    down = resize_weights(tops, heights, height, image_px, settings.interpolation, images.device)
+    across = resize_weights(lefts, widths, width, image_px, settings.interpolation, images.device)
+    mirrored = torch.from_numpy((draws[:, 4] < 0.5) & settings.flip).to(images.device)
+    across = torch.where(mirrored[:, None, None], across.flip(1), across)
+    narrow = torch.bmm(images.flatten(1, 2), across.mT).view(*images.shape[:3], image_px)
+    if settings.interpolation == "bilinear":
+        return torch.matmul(down.unsqueeze(1), narrow)
+    return torch.matmul(down.unsqueeze(1), narrow.clamp_(0.0, 1.0)).clamp_(0.0, 1.0)
+
+
+def crop_boxes(draws: Float64[np.ndarray, "batch 23"], settings: AugmentSettings, size: tuple[int, int]) -> Int64[np.ndarray, "batch 4"]:
+    """Top, left, height and width of each crop in pixels: the first of ten shapes that fits, else the largest central one.
+
+    Args:
+        draws: As for `random_resized_crop`.
+        settings: Ranges of area and ratio.
+        size: Height and width of the images.
+    """
+    shape_draws = np.concatenate([draws[:, :2], draws[:, 5:]], axis=1)
+    shapes = first_fitting_shape(shape_draws, settings.crop_scale, settings.crop_ratio, size, largest=size)
+    tops, lefts = placed(draws[:, 3], shapes.heights, size[0]), placed(draws[:, 2], shapes.widths, size[1])
+    height, width = _central_shape(size, settings.crop_ratio)
+    central = np.array([(size[0] - height) // 2, (size[1] - width) // 2, height, width])
+    return np.where(shapes.fitted[:, None], np.stack([tops, lefts, shapes.heights, shapes.widths], axis=1), central)
+
+
+def _central_shape(size: tuple[int, int], ratio: tuple[float, float]) -> tuple[int, int]:
+    """Height and width of the largest crop whose aspect ratio is allowed."""
+    height, width = size
+    if width / height < ratio[0]:
+        return max(1, round(width / ratio[0])), width
+    if width / height > ratio[1]:
+        return height, max(1, round(height * ratio[1]))
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -68,7 +93,7 @@ def mix_batch(
         rng: Generator of this step.
 
     Source: arXiv 1710.09412 (mixup), arXiv 1905.04899 (CutMix); one of the two per batch at even odds and pairing with the reversed batch
-    as in huggingface/pytorch-image-models, timm/data/mixup.py.
+    as in huggingface/pytorch-image-models, timm/data/mixup.py (mode batch, probability 1, corrected lambda).
     """
     use_cutmix = settings.cutmix > 0 and (settings.mixup == 0 or rng.random() < 0.5)
     alpha = settings.cutmix if use_cutmix else settings.mixup
@@ -86,10 +111,13 @@ def mix_batch(
 
 
 def _cut_box(height: int, width: int, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of a box around a random centre that covers 1 - share of the image where it fits."""
+    """Top, bottom, left and right of a box around a random centre that covers 1 - share of the image where it fits.
+
+    Source: timm 1.0.31, timm/data/mixup.py, rand_bbox. Differs from timm 1.0.20 and older, which cut one pixel off every odd side.
+    """
     side = np.sqrt(1.0 - share)
     cut_h, cut_w = int(height * side), int(width * side)
     y, x = int(rng.integers(height)), int(rng.integers(width))
-    top, bottom = np.clip([y - cut_h // 2, y + cut_h // 2], 0, height)
-    left, right = np.clip([x - cut_w // 2, x + cut_w // 2], 0, width)
+    top, bottom = np.clip([y - cut_h // 2, y + (cut_h + 1) // 2], 0, height)
+    left, right = np.clip([x - cut_w // 2, x + (cut_w + 1) // 2], 0, width)
     return int(top), int(bottom), int(left), int(right)
