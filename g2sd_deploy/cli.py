@@ -1,17 +1,17 @@
 """The `g2sd` command: parse, call one function, print. Progress and errors go to stderr, results to stdout."""
 
-import functools
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from g2sd_deploy import __version__
-from g2sd_deploy.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, RunFailed, UserError
+from g2sd_deploy.cli_errors import tell_errors
+from g2sd_deploy.cli_teacher import teacher_app
+from g2sd_deploy.errors import EXIT_FAILED
 from g2sd_deploy.runtime import DeviceName, choose_device
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(help="List, show or copy the recipes that ship with the package.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes_app, name="recipes")
-
-P = ParamSpec("P")
-R = TypeVar("R")
+app.add_typer(teacher_app, name="teacher")
 
 RecipeArg = Annotated[str, typer.Argument(help="Recipe file, or the name of one that ships with the package.")]
 OutOpt = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/NAME by default.")]
@@ -44,29 +42,6 @@ OnOpt = Annotated[str, typer.Option("--on", help="Images: bundled:fashion-mnist,
 SplitOpt = Annotated[str, typer.Option("--split", help="Split of the images to use.")]
 
 
-def _tell_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn an error that a person can act on into one line on stderr and an exit code."""
-
-    @functools.wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except UserError as error:
-            _fail(str(error), EXIT_USER_ERROR)
-        except RunFailed as error:
-            _fail(str(error), EXIT_FAILED)
-        except KeyboardInterrupt:
-            _fail("stopped; finished stages are kept, and the same command goes on with the next one", EXIT_INTERRUPTED)
-        raise AssertionError("unreachable")
-
-    return wrapped
-
-
-def _fail(message: str, code: int) -> None:
-    typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
-    raise typer.Exit(code)
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"g2sd-deploy {__version__}")
@@ -79,7 +54,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 
 @app.command()
-@_tell_errors
+@tell_errors
 def run(
     recipe: RecipeArg,
     out: OutOpt = None,
@@ -104,7 +79,7 @@ def run(
 
 
 @app.command()
-@_tell_errors
+@tell_errors
 def plan(
     recipe: RecipeArg,
     out: OutOpt = None,
@@ -127,7 +102,7 @@ def plan(
 
 
 @app.command()
-@_tell_errors
+@tell_errors
 def validate(recipe: RecipeArg, set_: SetOpt = []) -> None:  # noqa: B006
     """Check a recipe without running it."""
     from g2sd_deploy.pipeline import stages_of
@@ -138,7 +113,7 @@ def validate(recipe: RecipeArg, set_: SetOpt = []) -> None:  # noqa: B006
 
 
 @app.command()
-@_tell_errors
+@tell_errors
 def schema() -> None:
     """Print the JSON schema of a recipe, for editors."""
     from g2sd_deploy.recipe import recipe_schema
@@ -147,26 +122,31 @@ def schema() -> None:
 
 
 @recipes_app.command("list")
-@_tell_errors
+@tell_errors
 def list_recipes() -> None:
     """List the recipes that ship with the package."""
     from g2sd_deploy.recipe import bundled_recipes, load_recipe
 
-    for path in bundled_recipes():
-        typer.echo(f"{path.stem:<20} {load_recipe(path).description}")
+    paths = bundled_recipes()
+    width = max(len(path.stem) for path in paths)
+    for path in paths:
+        typer.echo(f"{path.stem:<{width}}  {load_recipe(path).description}")
 
 
 @recipes_app.command("show")
-@_tell_errors
-def show_recipe(recipe: RecipeArg) -> None:
+@tell_errors
+def show_recipe(
+    recipe: RecipeArg, resolved: Annotated[bool, typer.Option("--resolved", help="With the recipe that it is based on merged in.")] = False
+) -> None:
     """Print a recipe."""
-    from g2sd_deploy.recipe import find_recipe
+    from g2sd_deploy.recipe import find_recipe, resolved_text
 
-    typer.echo(find_recipe(recipe).read_text(encoding="utf-8"), nl=False)
+    path = find_recipe(recipe)
+    typer.echo(resolved_text(path) if resolved else path.read_text(encoding="utf-8"), nl=False)
 
 
 @recipes_app.command("copy")
-@_tell_errors
+@tell_errors
 def copy_recipe(recipe: RecipeArg, to: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     """Copy a recipe to a file of your own."""
     from g2sd_deploy.recipe import copy_recipe as copy
@@ -175,7 +155,7 @@ def copy_recipe(recipe: RecipeArg, to: Annotated[Path, typer.Argument(help="File
 
 
 @app.command()
-@_tell_errors
+@tell_errors
 def evaluate(
     models: ModelsArg,
     on: OnOpt,
@@ -193,7 +173,7 @@ def evaluate(
 
 
 @app.command()
-@_tell_errors
+@tell_errors
 def export(
     model: Annotated[Path, typer.Argument(help="Classifier (.safetensors) or a stage folder that holds one.")],
     on: OnOpt,
@@ -210,7 +190,7 @@ def export(
 
 
 @app.command()
-@_tell_errors
+@tell_errors
 def profile(
     models: ModelsArg,
     batch: Annotated[str, typer.Option("--batch", help="Comma-separated batch sizes.")] = "1,8",
@@ -225,7 +205,7 @@ def profile(
 
 
 @app.command()
-@_tell_errors
+@tell_errors
 def report(
     folder: Annotated[Path, typer.Argument(help="Run folder.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write to; the run folder itself by default.")] = None,
@@ -238,7 +218,7 @@ def report(
 
 
 @app.command()
-@_tell_errors
+@tell_errors
 def doctor(as_json: JsonOpt = False) -> None:
     """Tell what this machine can run, and what to install for the rest."""
     from g2sd_deploy.doctor import examine, print_findings
