@@ -167,6 +167,10 @@ def test_the_version_is_printed(g2sd: Callable[..., Any]) -> None:
         "recipes list",
         "recipes show",
         "recipes copy",
+        "teacher list",
+        "teacher pull",
+        "teacher verify",
+        "teacher import",
     ],
 )
 def test_every_command_has_help(command: str, g2sd: Callable[..., Any]) -> None:
@@ -177,4 +181,4 @@ def test_every_command_has_help(command: str, g2sd: Callable[..., Any]) -> None:
 def test_help_lists_no_other_command(g2sd: Callable[..., Any]) -> None:
     text = g2sd("--help").out.partition("Commands:")[2]
     listed = [line.split()[0] for line in text.splitlines() if re.match("  \\S", line)]
-    assert listed == ["run", "plan", "validate", "schema", "evaluate", "export", "profile", "report", "doctor", "recipes"]
+    assert listed == ["run", "plan", "validate", "schema", "evaluate", "export", "profile", "report", "doctor", "recipes", "teacher"]

@@ -8,9 +8,11 @@ import pytest
 
 from g2sd_deploy.artifact import read_artifact
 from g2sd_deploy.pipeline import stages_of
-from g2sd_deploy.recipe import bundled_recipes, load_recipe
+from g2sd_deploy.recipe import bundled_recipes, load_recipe, resolved_text
 
 RECIPES = bundled_recipes()
+# These train in seconds; the recipes of the papers need teachers that are not at hand, and minutes.
+SMALL = [path for path in RECIPES if path.stem in ("quickstart", "quickstart_teacher", "cifar10", "imagenette")]
 
 
 def by_name(path: Path) -> str:
@@ -36,7 +38,15 @@ def test_a_recipe_is_named_as_its_file_and_says_what_it_does(path: Path) -> None
     assert recipe.description.endswith(".")
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=by_name)
+def test_a_recipe_is_shown_as_it_stands_or_resolved(g2sd: Callable[..., Any]) -> None:
+    path = next(path for path in RECIPES if path.stem == "mae_vit_tiny")
+    assert g2sd("recipes", "show", "mae_vit_tiny").out == path.read_text(encoding="utf-8")
+    shown = g2sd("recipes", "show", "mae_vit_tiny", "--resolved").out
+    assert shown == resolved_text(path)
+    assert "\nbase:" not in shown and "image_px: 224" in shown
+
+
+@pytest.mark.parametrize("path", SMALL, ids=by_name)
 def test_a_recipe_runs_from_end_to_end(
     path: Path, g2sd: Callable[..., Any], make_idx_folder: Any, make_image_folder: Any, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
