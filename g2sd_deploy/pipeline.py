@@ -52,25 +52,28 @@ class Step:
 def stages_of(recipe: Recipe) -> list[Stage]:
     """The stages that a recipe asks for, in order."""
     present = [name for name in STAGES if getattr(recipe, name, None) is not None]
-    return [Stage(name, _parents(name, present), _config(recipe, name)) for name in present]
+    return [Stage(name, _parents(recipe, name, present), _config(recipe, name)) for name in present]
 
 
-def _parents(name: str, present: Sequence[str]) -> dict[str, str]:
+def _parents(recipe: Recipe, name: str, present: Sequence[str]) -> dict[str, str]:
     """Which stage gives each input that a stage reads."""
-    masked = "teacher" if "teacher" in present else "pretrain"
-    classifier = "teacher" if "teacher" in present else "finetune"
-    models = {"teacher": classifier, "student": "specific", "baseline": "baseline"}
+    masked = {"masked": "teacher" if "teacher" in present else "pretrain"} if recipe.has_teacher_encoder else {}
+    classifier = {"classifier": "teacher" if "teacher" in present else "finetune"} if recipe.has_classifier_teacher else {}
+    without_teacher = {"generic": "mae", "specific": "finetune"}
+    if (section := getattr(recipe, name, None)) is not None and getattr(section, "method", "") == without_teacher.get(name):
+        masked, classifier = {}, {}
+    models = {"student": "specific", "baseline": "baseline"} | ({"teacher": classifier["classifier"]} if classifier else {})
     roles = {
         "data": {},
         "teacher": {"data": "data"},
         "pretrain": {"data": "data"},
         "finetune": {"data": "data", "masked": "pretrain"},
-        "generic": {"data": "data", "masked": masked},
-        "specific": {"data": "data", "generic": "generic", "classifier": classifier},
+        "generic": {"data": "data", **masked},
+        "specific": {"data": "data", "generic": "generic", **classifier},
         "baseline": {"data": "data"},
         "evaluate": {"data": "data", **models},
         "export": {"data": "data", "student": "specific"},
-        "profile": {"teacher": classifier, "student": "specific", "export": "export"},
+        "profile": {**{role: stage for role, stage in models.items() if role != "baseline"}, "export": "export"},
         "report": {stage: stage for stage in present if stage != "report"},
     }[name]
     return {role: stage for role, stage in roles.items() if stage in present}
@@ -81,7 +84,7 @@ def _config(recipe: Recipe, name: str) -> dict[str, Any]:
     config: dict[str, Any] = {name: getattr(recipe, name).model_dump(mode="json")}
     if name in ("pretrain", "finetune", "generic", "specific", "baseline", "evaluate"):
         config["seed"] = recipe.seed
-    if name in ("generic", "baseline"):
+    if name in ("generic", "specific", "baseline"):
         assert recipe.student is not None
         config["student"] = recipe.student.model_dump(mode="json")
     if name in ("export", "report"):
@@ -102,7 +105,23 @@ def _sources(recipe: Recipe, name: str) -> dict[str, str]:
 
         assert recipe.teacher is not None
         return fingerprint(recipe.teacher)
-    return {}
+    return _own_method(recipe, name)
+
+
+def _own_method(recipe: Recipe, name: str) -> dict[str, str]:
+    """Hash of the file of a method that the recipe names by import path.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    section = getattr(recipe, name, None)
+    if getattr(section, "method", "") != "custom":
+        return {}
+    from g2sd_deploy.stages.custom import source_digest
+
+    setting = {"generic": "builder", "specific": "loss"}[name]
+    named = getattr(section, setting)
+    return {named: source_digest(named, f"{name}.{setting}")}
 
 
 def plan(recipe: Recipe, run_folder: Path, *, until: str | None = None, force: str | None = None) -> list[Step]:
@@ -138,17 +157,22 @@ def _has_failed(folder: Path) -> bool:
 
 
 def select_stages(recipe: Recipe, until: str | None, force: str | None) -> list[Stage]:
-    """The recipe's stages up to `until`; raises `UserError` where a named stage is not among them."""
+    """The recipe's stages up to `until`.
+
+    Raises:
+        UserError: A named stage is not among them, or a method of the user's own is not there.
+    """
     stages = stages_of(recipe)
     names = [stage.name for stage in stages]
     for option, name in (("--until", until), ("--force", force)):
         if name is not None and name not in names:
             raise UserError(f"{option} {name}: the recipe {recipe.name} has no such stage; its stages are {', '.join(names)}")
-    if until is None:
-        return stages
-    if force is not None and names.index(force) > names.index(until):
+    last = len(names) - 1 if until is None else names.index(until)
+    if force is not None and names.index(force) > last:
         raise UserError(f"--force {force}: comes after --until {until}, so it would not run; drop one of them")
-    return stages[: names.index(until) + 1]
+    for name in names[: last + 1]:
+        _own_method(recipe, name)  # refused before anything trains
+    return stages[: last + 1]
 
 
 def _identity(recipe: Recipe, stage: Stage, run_folder: Path) -> Identity:

@@ -5,6 +5,7 @@ import time
 from typing import Protocol, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBar
 
@@ -22,6 +23,9 @@ class Progress(Protocol):
 
     def end(self, note: str = "") -> None:
         """End the stage."""
+
+    def warn(self, text: str) -> None:
+        """Tell something that a person should know before the result."""
 
     def abort(self) -> None:
         """Stop showing a stage that did not end well."""
@@ -63,6 +67,9 @@ class BarProgress:
             self._bar = None
             self._console.print(f"[green]done[/] {self._title:<10} {note}[dim]{time.monotonic() - self._start:.1f} s[/]", highlight=False)
 
+    def warn(self, text: str) -> None:
+        self._console.print(f"[bold yellow]warning[/] {self._title}: {escape(text)}", highlight=False, soft_wrap=True)
+
     def abort(self) -> None:
         if self._bar is not None:
             self._bar.stop()
@@ -92,6 +99,9 @@ class LineProgress:
     def end(self, note: str = "") -> None:
         self._say(f"done in {time.monotonic() - self._start:.1f} s{' ' + note if note else ''}")
 
+    def warn(self, text: str) -> None:
+        self._say(f"WARNING {text}")
+
     def abort(self) -> None:
         self._say("stopped")
 
@@ -110,6 +120,9 @@ class SilentProgress:
         return
 
     def end(self, note: str = "") -> None:
+        return
+
+    def warn(self, text: str) -> None:
         return
 
     def abort(self) -> None:

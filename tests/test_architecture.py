@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -31,51 +32,78 @@ TABLE: dict[str, str] = {
     "d.environment": "x.edge",
     "d.runtime": "d.errors",
     "d.progress": "",
-    "d.settings": "d.data.corruptions",  # the names of the corruptions
+    "d.settings": "d.data.corruptions d.data.rand_augment_policy",  # names that a recipe may write
     "d.recipe": "d.errors d.settings",
     # maths and data
-    "d.methods": "",
+    "d.methods": "d.models",
     "d.models": "",
     "d.models.checkpoint": "d.errors d.models x.edge",
     "d.evaluation.metrics": "",
     "d.evaluation": "d.evaluation.metrics d.data d.data.corruptions x.edge",
     "d.data.corruptions": "d.randomness x.edge",
-    "d.data": "d.artifact d.errors d.settings x.edge",
+    "d.data.rand_augment_policy": "d.errors",
+    "d.data": "d.artifact d.data.rand_augment_policy d.errors d.randomness d.settings x.edge",
     "d.training": "d.data d.errors d.randomness d.settings",
     "d.predictors": "d.artifact d.errors d.evaluation d.models.checkpoint x.bundle x.edge x.onnx_file",
     "d.report": "d.errors",
+    # teachers: the catalogue and its downloads, and what reads weights
+    "d.zoo": "d d.artifact d.errors x.edge",
+    "d.zoo.weights": "d.errors d.models d.zoo",
+    "d.zoo.opening": "d.artifact d.data d.errors d.models d.models.checkpoint d.zoo d.zoo.weights x.edge",
+    "d.zoo.taking_in": "d.errors d.models d.models.checkpoint d.zoo d.zoo.opening x.edge",
     # stages: what they share, and each by itself
     "d.stages": "",
-    "d.stages.context": "d.artifact d.data d.methods d.models d.progress d.randomness d.settings d.training x.edge",
+    "d.stages.context": "d.artifact d.data d.models d.progress d.randomness d.settings x.edge",
+    "d.stages.custom": "d.artifact d.errors",
+    "d.stages.fitting": "d.stages.context d.artifact d.data d.errors d.methods d.models d.models.checkpoint "
+    "d.randomness d.settings d.training",
+    "d.stages.lessons": "d.stages.context d.stages.custom d.errors d.methods d.models d.models.checkpoint d.settings",
     "d.stages.data": "d.stages.context d.artifact d.data d.errors d.settings x.edge",
-    "d.stages.teacher": "d.stages.context d.artifact d.data d.errors d.models.checkpoint d.settings",
-    "d.stages.pretrain": "d.stages.context d.artifact d.methods d.models d.models.checkpoint d.training",
-    "d.stages.finetune": "d.stages.context d.artifact d.methods d.models d.models.checkpoint d.training",
-    "d.stages.generic": "d.stages.context d.artifact d.errors d.methods d.models d.models.checkpoint d.training",
-    "d.stages.specific": "d.stages.context d.artifact d.methods d.models d.models.checkpoint d.training",
-    "d.stages.baseline": "d.stages.context d.artifact d.methods d.models d.models.checkpoint d.training",
+    "d.stages.teacher": "d.stages.context d.artifact d.errors d.models d.models.checkpoint d.settings d.zoo d.zoo.opening x.edge",
+    "d.stages.pretrain": "d.stages.context d.stages.fitting d.artifact d.methods d.models d.models.checkpoint d.training",
+    "d.stages.finetune": "d.stages.context d.stages.fitting d.artifact d.methods d.models d.models.checkpoint",
+    "d.stages.generic": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models d.models.checkpoint d.settings d.training",
+    "d.stages.specific": "d.stages.context d.stages.custom d.stages.fitting d.artifact d.data d.methods d.models "
+    "d.models.checkpoint d.settings",
+    "d.stages.baseline": "d.stages.context d.stages.fitting d.artifact d.methods d.models",
     "d.stages.evaluate": "d.stages.context d.artifact d.data.corruptions d.evaluation d.evaluation.metrics d.predictors d.settings x.edge",
     "d.stages.export": "d.stages.context d.artifact d.data d.environment d.evaluation d.models.checkpoint d.settings "
     "x.bundle x.edge x.onnx_file x.parity",
     "d.stages.profile": "d.stages.context d.artifact d.predictors d.settings x.edge",
     "d.stages.report": "d.stages.context d.artifact d.report",
     # the entry
-    "d.pipeline": "d d.artifact d.data d.environment d.errors d.progress d.settings d.stages.context d.stages.teacher",
+    "d.pipeline": "d d.artifact d.data d.environment d.errors d.progress d.settings d.stages.context d.stages.custom d.stages.teacher",
     "d.standalone": "d.artifact d.data d.data.corruptions d.errors d.evaluation d.evaluation.metrics d.predictors d.progress "
     "d.report d.settings d.stages.context d.stages.export d.stages.profile x.edge",
     "d.results": "d.artifact d.report",
     "d.doctor": "d.environment",
-    "d.cli": "d d.doctor d.errors d.pipeline d.progress d.recipe d.results d.runtime d.settings d.standalone",
+    "d.cli_errors": "d.errors",
+    "d.cli_teacher": "d.cli_errors d.progress d.zoo d.zoo.taking_in",
+    "d.cli": "d d.cli_errors d.cli_teacher d.doctor d.errors d.pipeline d.progress d.recipe d.results d.runtime d.settings d.standalone",
     "d.__main__": "d.cli",
 }
 
+# What stages share: the only modules beside it that a stage may import from its own package.
+SHARED = ("context", "custom", "fitting", "lessons")
+
 # Packages that take seconds to import: at the top of these units only.
 HEAVY = {"torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "matplotlib", "scipy", "safetensors"}
-HEAVY_UNITS = ("d.data", "d.evaluation", "d.methods", "d.models", "d.report", "d.stages", "d.training", "x.onnx_file")
+HEAVY_UNITS = (
+    "d.data",
+    "d.evaluation",
+    "d.methods",
+    "d.models",
+    "d.report",
+    "d.stages",
+    "d.training",
+    "d.zoo.opening",
+    "d.zoo.weights",
+    "x.onnx_file",
+)
 
 # Maths knows tensors only: no settings, logger, clock, file or global random numbers.
 PURE_UNITS = {"d.methods", "d.models", "d.evaluation.metrics"}
-PURE_PACKAGES = {"torch", "timm", "numpy", "jaxtyping", "collections", "dataclasses", "functools", "math", "typing"}
+PURE_PACKAGES = {"torch", "timm", "numpy", "jaxtyping", "collections", "dataclasses", "functools", "math", "re", "typing"}
 
 
 def short(name: str) -> str:
@@ -140,9 +168,15 @@ def test_the_table_allows_nothing_that_no_module_uses() -> None:
     assert ALLOWED - edges() == set()
 
 
-def test_no_stage_imports_another() -> None:
+def test_no_stage_imports_another_and_what_they_share_imports_none() -> None:
     stages = {unit for unit in TABLE if unit.startswith("d.stages.")}
-    assert {(unit, other) for unit, other in ALLOWED if unit in stages and other in stages - {"d.stages.context"}} == set()
+    shared = {f"d.stages.{name}" for name in SHARED}
+    assert {(unit, other) for unit, other in ALLOWED if unit in stages and other in stages - shared} == set()
+    assert {name for name in SHARED if hasattr(import_module(f"g2sd_deploy.stages.{name}"), "run")} == set()
+
+
+def test_maths_may_be_used_by_what_trains_and_never_the_other_way_round() -> None:
+    assert {other for unit, other in ALLOWED if unit in PURE_UNITS} <= PURE_UNITS
 
 
 def test_imports_have_no_cycles() -> None:
@@ -184,7 +218,9 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["evaluate", "--help"], ["recipes", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["evaluate", "--help"], ["recipes", "--help"], ["teacher", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_slow(arguments: list[str]) -> None:
     code = f"""
 import sys, contextlib, io, json
@@ -225,24 +261,33 @@ print("g2sd_deploy.recipe" in sys.modules, "torch" in sys.modules)
     assert run_python(code) == "True False\n"
 
 
+def parsed(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
 def settings_read_by(module: str) -> set[str]:
-    """Sections of the recipe that a stage's module reads, by itself or through the helpers of `stages.context` that it imports."""
+    """Sections of the recipe that a stage's module reads, by itself or through the helpers that stages share, however deep."""
+    helpers = {
+        node.name: node for name in SHARED for node in parsed(f"d.stages.{name}").body if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    trees: list[ast.AST] = [parsed(module)]
+    for tree in trees:  # grows on the way
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & helpers.keys()
+        trees += [helpers[name] for name in sorted(used) if helpers[name] not in trees]
+    return {
+        node.attr
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "recipe"
+    }
 
-    def sections(tree: ast.AST) -> set[str]:
-        return {
-            node.attr
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "recipe"
-        }
 
-    context = ast.parse(MODULES["d.stages.context"].read_text(encoding="utf-8"))
-    helpers = {node.name: sections(node) for node in context.body if isinstance(node, ast.FunctionDef)}
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
-    return sections(tree).union(*(helpers[name] for name in imported & helpers.keys()))
+def test_settings_are_found_where_helpers_of_helpers_read_them() -> None:
+    assert {"generic", "student", "seed"} <= settings_read_by("d.stages.generic")  # the seed by make_lesson, _dmae, seed_weights
+    assert "generic" not in settings_read_by("d.stages.baseline")
 
 
-@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith("d.stages.") and not name.endswith(".context")))
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.startswith("d.stages.") and not name.endswith(SHARED)))
 def test_a_stage_reads_only_the_settings_that_its_key_covers(module: str) -> None:
     from g2sd_deploy.pipeline import stages_of
     from g2sd_deploy.recipe import bundled_recipes, load_recipe

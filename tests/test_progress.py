@@ -1,6 +1,7 @@
 """Progress: a bar for a person, plain lines for a pipe."""
 
 import io
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -57,6 +58,34 @@ def test_a_bar_shows_loss_speed_and_time_left() -> None:
     assert "done" in text.splitlines()[-1]
 
 
+def test_a_warning_is_told_at_once_with_its_stage(clock: SimpleNamespace) -> None:
+    stream = io.StringIO()
+    lines = LineProgress(stream)
+    lines.begin("generic")
+    lines.warn("heads differ")
+    lines.end()
+    assert stream.getvalue().splitlines() == ["generic: starts", "generic: WARNING heads differ", "generic: done in 0.0 s"]
+
+
+def test_a_warning_stands_above_a_bar_whole_and_as_it_is_written() -> None:
+    stream = io.StringIO()
+    bar = BarProgress(Console(file=stream, force_terminal=True, width=40, color_system=None))
+    text = "the encoder has 3 [bold] heads and " + "is " * 30 + "fine-tuned with 6"
+    bar.begin("generic")
+    bar.update(50, 100)
+    bar.warn(text)
+    bar.end()
+    assert f"warning generic: {text}" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+
+
+def test_a_warning_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = make_progress()
+    progress.begin("generic")
+    progress.warn("heads differ")
+    out, err = capsys.readouterr()
+    assert out == "" and "generic: WARNING heads differ" in err
+
+
 def test_a_bar_that_is_aborted_leaves_no_line() -> None:
     stream = io.StringIO()
     bar = BarProgress(Console(file=stream, force_terminal=True, width=100))
@@ -84,6 +113,7 @@ def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     silent = SilentProgress()
     silent.begin("data")
     silent.update(1, 2)
+    silent.warn("heads differ")
     silent.end()
     silent.abort()
     assert capsys.readouterr() == ("", "")

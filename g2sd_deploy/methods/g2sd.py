@@ -1,10 +1,14 @@
-"""The two losses of G2SD: generic (decoder features) and specific (task predictions)."""
+"""G2SD's generic distillation: features of the teacher under a shared mask."""
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from g2sd_deploy.methods.classification import soft_cross_entropy
+from g2sd_deploy.methods.views import Views
+from g2sd_deploy.models.masked import FeatureStudent, GenericStudent, Mask, mask_from_noise
 
 
 def hidden_feature_loss(
@@ -41,25 +45,34 @@ def hidden_feature_loss(
     return F.smooth_l1_loss(student.float()[mask], target[mask], beta=beta)
 
 
-def hard_distillation_loss(
-    cls_logits: Float[Tensor, "batch classes"],
-    dist_logits: Float[Tensor, "batch classes"],
-    targets: Float[Tensor, "batch classes"],
-    teacher_logits: Float[Tensor, "batch classes"],
-) -> Float[Tensor, ""]:
-    """Half cross-entropy of the class head to the (mixed) labels, half of the distillation head to the teacher's decisions.
+class G2sdLearner(nn.Module):
+    """A student that predicts what the teacher makes of the same visible patches.
 
     Args:
-        cls_logits: Student's class head; computed in float32.
-        dist_logits: Student's distillation head; computed in float32.
-        targets: Soft labels, rows sum to 1.
-        teacher_logits: Teacher on the same (mixed) images; only its argmax counts, no gradient.
-
-    Returns:
-        Mean over the batch in nats, float32.
-
-    Source: arXiv 2302.14771; pengzhiliang/G2SD@6146adf, engine_finetune_dis.py (equal weights, no temperature).
+        student: Predicts features of the class token and the patches; with a decoder (G2SD) or without (encoder target).
+        target: The frozen teacher: images and mask to the features to predict.
+        mask_ratio: Share of the patches that neither encoder sees.
+        masked_only: Compare the patches that were hidden, and nothing else.
     """
-    labelled = soft_cross_entropy(cls_logits, targets)
-    distilled = F.cross_entropy(dist_logits.float(), teacher_logits.detach().argmax(dim=-1))
-    return (labelled + distilled) / 2
+
+    def __init__(
+        self,
+        student: GenericStudent | FeatureStudent,
+        target: Callable[[Tensor, Mask], Tensor],
+        *,
+        mask_ratio: float,
+        masked_only: bool = False,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.target = target
+        self.mask_ratio = mask_ratio
+        self.masked_only = masked_only
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        mask = mask_from_noise(views.mask_noise, self.mask_ratio)
+        with torch.no_grad():
+            target = self.target(views.images, mask)
+        predicted = self.student(views.student_images, mask)
+        scored = F.pad(mask.hidden, (1, 0)) if self.masked_only else None  # the class token is first, and not a hidden patch
+        return {"features": hidden_feature_loss(predicted, target, mask=scored)}

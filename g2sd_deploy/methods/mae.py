@@ -1,7 +1,11 @@
-"""MAE's pixel loss."""
+"""MAE: reconstruction of hidden patches."""
 
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from g2sd_deploy.methods.views import Views
+from g2sd_deploy.models.masked import MaskedAutoencoder, mask_from_noise
+from g2sd_deploy.models.vit import patchify
 
 
 def masked_pixel_loss(
@@ -34,3 +38,19 @@ def masked_pixel_loss(
         target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
     per_patch = (predicted.float() - target).square().mean(-1)
     return (per_patch * hidden).sum() / hidden.sum()
+
+
+class MaeLearner(nn.Module):
+    """A masked autoencoder that learns to reconstruct the patches that its encoder did not see."""
+
+    def __init__(self, student: MaskedAutoencoder, *, mask_ratio: float, norm_pix: bool) -> None:
+        super().__init__()
+        self.student = student
+        self.mask_ratio = mask_ratio
+        self.norm_pix = norm_pix
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        mask = mask_from_noise(views.mask_noise, self.mask_ratio)
+        pixels = patchify(views.student_images, self.student.encoder.spec.patch_px)
+        predicted = self.student(views.student_images, mask)
+        return {"pixels": masked_pixel_loss(predicted, pixels, mask.hidden, norm_pix=self.norm_pix)}

@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,8 +14,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from g2sd_deploy.errors import UserError
+from g2sd_deploy.models.foreign import Kind
 from g2sd_deploy.models.masked import DecoderSpec, GenericStudent, MaskedAutoencoder
-from g2sd_deploy.models.vit import Classifier, EncoderSpec, Pooling
+from g2sd_deploy.models.vit import Classifier, Encoder, EncoderSpec, Pooling, Token
 from g2sd_export.edge.preprocess import Preprocessing
 
 _KEY = "g2sd_deploy"
@@ -34,14 +35,16 @@ class ClassifierFile:
 def save_masked(path: Path, model: MaskedAutoencoder, dtype: torch.dtype = torch.float32) -> None:
     """Write encoder, decoder and pixel head."""
     encoder, decoder = dataclasses.asdict(model.encoder.spec), dataclasses.asdict(model.decoder.spec)
-    _save(path, model, {"kind": "masked", "encoder": encoder, "decoder": decoder}, dtype)
+    _save(path, model.state_dict(), {"kind": "masked", "encoder": encoder, "decoder": decoder}, dtype)
 
 
 def save_generic(path: Path, model: GenericStudent) -> None:
     """Write a generically distilled student: encoder, decoder and feature head."""
     teacher_width = model.feature_head[-1].out_features
     encoder, decoder = dataclasses.asdict(model.encoder.spec), dataclasses.asdict(model.decoder.spec)
-    _save(path, model, {"kind": "generic", "encoder": encoder, "decoder": decoder, "teacher_width": teacher_width}, torch.float32)
+    _save(
+        path, model.state_dict(), {"kind": "generic", "encoder": encoder, "decoder": decoder, "teacher_width": teacher_width}, torch.float32
+    )
 
 
 def save_classifier(path: Path, file: ClassifierFile, dtype: torch.dtype = torch.float32) -> None:
@@ -51,11 +54,26 @@ def save_classifier(path: Path, file: ClassifierFile, dtype: torch.dtype = torch
         "kind": "classifier",
         "encoder": dataclasses.asdict(model.encoder.spec),
         "pooling": model.pooling,
-        "distilled": model.dist_token is not None,
+        "token": model.token,
         "preprocessing": file.preprocessing.to_dict(),
         "class_names": list(file.class_names),
     }
-    _save(path, model, described, dtype)
+    _save(path, model.state_dict(), described, dtype)
+
+
+def save_encoder(path: Path, encoder: Encoder) -> None:
+    """Write an encoder by itself."""
+    bare = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    _save(path, bare, {"kind": "encoder", "encoder": dataclasses.asdict(encoder.spec)}, torch.float32)
+
+
+def load_encoder(path: Path) -> Encoder:
+    """Read the encoder of any weight file of ours, float32, in evaluation mode; raises as `load_masked` does."""
+    described, weights = _read(path)
+    with _description_of(path):
+        encoder, alone = Encoder(EncoderSpec(**described["encoder"])), described["kind"] == "encoder"
+    own = {name.removeprefix("encoder."): value for name, value in weights.items() if alone or name.startswith("encoder.")}
+    return _fill(path, encoder, own)
 
 
 def load_masked(path: Path) -> MaskedAutoencoder:
@@ -92,13 +110,38 @@ def load_classifier(path: Path) -> ClassifierFile:
     with _description_of(path):
         names = tuple(described["class_names"])
         pooling: Pooling = described["pooling"]
-        model = Classifier(EncoderSpec(**described["encoder"]), len(names), pooling=pooling, distilled=described["distilled"])
+        token: Token = described["token"]
+        model = Classifier(EncoderSpec(**described["encoder"]), len(names), pooling=pooling, token=token)
         preprocessing = Preprocessing.from_dict(described["preprocessing"])
     return ClassifierFile(_fill(path, model, weights), preprocessing, names)
 
 
-def _save(path: Path, model: nn.Module, described: dict[str, Any], dtype: torch.dtype) -> None:
-    weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
+def held_kind(path: Path) -> Kind | None:
+    """What a weight file of ours holds; None where the file is not ours.
+
+    Raises:
+        UserError: There is no such file, or its description is damaged or of another version.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such weight file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = (file.metadata() or {}).get(_KEY)
+    except (SafetensorError, OSError):
+        return None
+    if described is None:
+        return None
+    try:
+        kind = json.loads(described)["kind"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: its description of the model is damaged; make the file again") from None
+    if kind not in get_args(Kind):
+        raise UserError(f"{path}: holds a {kind} model, which this version does not know")
+    return cast("Kind", kind)
+
+
+def _save(path: Path, state: Mapping[str, Tensor], described: dict[str, Any], dtype: torch.dtype) -> None:
+    weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in state.items()}
     path.write_bytes(save(weights, metadata={_KEY: json.dumps(described, sort_keys=True)}))
 
 
@@ -118,11 +161,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return described, weights
 
 
-def _expect_kind(path: Path, described: dict[str, Any], kind: Literal["masked", "generic", "classifier"]) -> None:
+def _expect_kind(path: Path, described: dict[str, Any], kind: Kind) -> None:
     with _description_of(path):
         held = described["kind"]
     if held != kind:
-        raise UserError(f"{path}: holds a {held} model; wanted a {kind} model here")
+        raise UserError(f"{path}: holds {'an' if held == 'encoder' else 'a'} {held} model; wanted a {kind} model here")
 
 
 @contextmanager

@@ -99,7 +99,12 @@ class MaskedAutoencoder(nn.Module):
 
     def forward(self, images: Float[Tensor, "B C H W"], mask: Mask) -> Float[Tensor, "B N CPP"]:
         """Predicted pixels of every patch."""
-        predicted: Tensor = self.decoder_pred(self.decoder_norm(self.hidden_states(images, mask))[:, 1:])
+        return self.pixels_from(self.encoder(images, mask.keep_ids), mask)
+
+    def pixels_from(self, tokens: Float[Tensor, "B T D"], mask: Mask) -> Float[Tensor, "B N CPP"]:
+        """Predicted pixels of every patch, given what the encoder made of the visible ones."""
+        hidden = self.decoder(self.encoder.norm(tokens), mask.restore_ids)
+        predicted: Tensor = self.decoder_pred(self.decoder_norm(hidden)[:, 1:])
         return predicted
 
 
@@ -114,11 +119,32 @@ class GenericStudent(nn.Module):
         super().__init__()
         self.encoder = Encoder(encoder)
         self.decoder = Decoder(decoder, encoder)
-        self.feature_head = nn.Sequential(nn.Linear(decoder.width, teacher_width), nn.GELU(), nn.Linear(teacher_width, teacher_width))
-        self.feature_head.apply(init_linear)
+        self.feature_head = _feature_head(decoder.width, teacher_width)
 
     def forward(self, images: Float[Tensor, "B C H W"], mask: Mask) -> Float[Tensor, "B S R"]:
         """Predicted teacher features of the class token and every patch."""
         visible = self.encoder.norm(self.encoder(images, mask.keep_ids))
         features: Tensor = self.feature_head(self.decoder(visible, mask.restore_ids))
         return features
+
+
+class FeatureStudent(nn.Module):
+    """Student whose encoder itself predicts the features of a teacher's encoder, through a two-layer head; no decoder.
+
+    Source: pengzhiliang/G2SD@6146adf, models_mae.py (encoderfeature_pred, which the authors weigh with 0).
+    """
+
+    def __init__(self, encoder: EncoderSpec, teacher_width: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(encoder)
+        self.feature_head = _feature_head(encoder.width, teacher_width)
+
+    def forward(self, images: Float[Tensor, "B C H W"], mask: Mask) -> Float[Tensor, "B T R"]:
+        """Predicted teacher features of the class token and the visible patches."""
+        features: Tensor = self.feature_head(self.encoder.norm(self.encoder(images, mask.keep_ids)))
+        return features
+
+
+def _feature_head(width: int, teacher_width: int) -> nn.Sequential:
+    head = nn.Sequential(nn.Linear(width, teacher_width), nn.GELU(), nn.Linear(teacher_width, teacher_width))
+    return head.apply(init_linear)

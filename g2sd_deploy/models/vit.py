@@ -1,20 +1,22 @@
 """Plain ViT encoder and classifier on timm's blocks.
 
-Shape letters: B batch, N patches of an image, K patches that the encoder sees, C channels, P patch side in pixels, D width.
+Shape letters: B batch, N patches of an image, K patches that the encoder sees, T tokens, C channels, P patch side in pixels, D width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from g2sd_deploy.models.position import sincos_position_table
 
 Pooling = Literal["cls", "mean"]
+Token = Literal["none", "g2sd", "deit"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class EncoderSpec:
     depth: int
     heads: int
     mlp_ratio: float = 4.0
+    learned_positions: bool = False
 
     @property
     def grid(self) -> int:
@@ -73,6 +76,32 @@ def gather_tokens(tokens: Float[Tensor, "B N D"], ids: Int64[Tensor, "B K"]) -> 
     return torch.gather(tokens, 1, ids.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
+def survival_scales(draws: Float64[Tensor, "B depth 2"], rates: Sequence[float]) -> Float[Tensor, "B depth 2"]:
+    """Factors of the two residual branches of each block under drop path: 0 where it is skipped, 1 / (1 - rate) where not.
+
+    Args:
+        draws: Uniform numbers in [0, 1).
+        rates: Probability of skipping a branch, per block.
+
+    Source: arXiv 1603.09382; the rescaling as in huggingface/pytorch-image-models, timm/layers/drop.py.
+    Differs: the draws are an argument, so that a step is a function of its counters.
+    """
+    rate = torch.tensor(rates, dtype=draws.dtype, device=draws.device).view(1, -1, 1)
+    return ((draws >= rate) / (1 - rate)).float()
+
+
+def run_block(block: nn.Module, x: Float[Tensor, "B T D"], scales: Float[Tensor, "B 2"] | None) -> Float[Tensor, "B T D"]:
+    """One of timm's blocks, with each residual branch scaled per sample."""
+    inner = cast("Any", block)
+    if scales is None:
+        plain: Tensor = inner(x)
+        return plain
+    attention, mlp = scales.to(x.dtype).view(-1, 2, 1, 1).unbind(1)
+    x = x + attention * inner.attn(inner.norm1(x))
+    scaled: Tensor = x + mlp * inner.mlp(inner.norm2(x))
+    return scaled
+
+
 class PatchEmbed(nn.Module):
     """Linear projection of patches, stored as the convolution kernel that MAE and timm store."""
 
@@ -88,10 +117,10 @@ class PatchEmbed(nn.Module):
 
 
 class Encoder(nn.Module):
-    """ViT encoder that projects only the patches it is asked to see.
+    """ViT encoder that projects only the patches it is asked to see, and computes no block that nobody reads.
 
-    The forward pass returns the residual stream before `norm`, so that a caller may pool first (MAE's fc_norm) or norm first:
-    a per-token LayerNorm commutes with picking a token.
+    Results are residual streams before `norm`, so that a caller may pool first (MAE's fc_norm) or norm first: a per-token LayerNorm
+    commutes with picking a token.
     """
 
     def __init__(self, spec: EncoderSpec) -> None:
@@ -99,7 +128,9 @@ class Encoder(nn.Module):
         self.spec = spec
         self.patch_embed = PatchEmbed(spec)
         self.cls_token = nn.Parameter(torch.empty(1, 1, spec.width).normal_(std=0.02))
-        self.pos_embed = nn.Parameter(sincos_position_table(spec.width, spec.grid), requires_grad=False)
+        self.pos_embed = nn.Parameter(sincos_position_table(spec.width, spec.grid), requires_grad=spec.learned_positions)
+        if spec.learned_positions:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.blocks = transformer_blocks(spec.width, spec.depth, spec.heads, spec.mlp_ratio)
         self.norm = nn.LayerNorm(spec.width, eps=1e-6)
 
@@ -108,17 +139,71 @@ class Encoder(nn.Module):
         images: Float[Tensor, "B C H W"],
         keep_ids: Int64[Tensor, "B K"] | None = None,
         extra_token: Float[Tensor, "1 1 D"] | None = None,
+        *,
+        survival: Float[Tensor, "B depth 2"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Encode all patches, or only those in `keep_ids`.
 
         Args:
             images: Normalised images.
             keep_ids: Patches to see; None for all of them.
-            extra_token: A token appended at the end without a position (G2SD's distillation token).
+            extra_token: A token appended at the end as it is (a distillation token).
+            survival: Factors of each block's residual branches (drop path); None for 1.
 
         Returns:
             Tokens (class token, patches, extra token), before the final norm.
         """
+        return self.features(images, keep_ids, taps=(self.spec.depth,), extra_token=extra_token, survival=survival)[0]
+
+    def features(
+        self,
+        images: Float[Tensor, "B C H W"],
+        keep_ids: Int64[Tensor, "B K"] | None = None,
+        *,
+        taps: Sequence[int],
+        extra_token: Float[Tensor, "1 1 D"] | None = None,
+        survival: Float[Tensor, "B depth 2"] | None = None,
+    ) -> list[Float[Tensor, "B T D"]]:
+        """The residual stream after some blocks; blocks behind the last of them are not run.
+
+        Args:
+            images: Normalised images.
+            keep_ids: As in `forward`.
+            taps: Blocks, counted from 1, whose output is wanted, in ascending order; 0 is the embedded tokens.
+            extra_token: As in `forward`.
+            survival: As in `forward`.
+
+        Raises:
+            ValueError: A tap is not a block of this encoder, or the taps do not ascend.
+        """
+        if not taps or sorted(set(taps)) != list(taps) or taps[0] < 0 or taps[-1] > self.spec.depth:
+            raise ValueError(f"taps are {list(taps)}; wanted ascending blocks between 0 and {self.spec.depth}")
+        x = self._embed(images, keep_ids, extra_token)
+        found = [x] if taps[0] == 0 else []
+        for index, block in enumerate(list(self.blocks)[: taps[-1]]):
+            x = run_block(block, x, None if survival is None else survival[:, index])
+            if index + 1 in taps:
+                found.append(x)
+        return found
+
+    def qkv(
+        self, images: Float[Tensor, "B C H W"], block: int, *, survival: Float[Tensor, "B depth 2"] | None = None
+    ) -> Float[Tensor, "B T D3"]:
+        """Queries, keys and values (side by side) of one block, counted from 1, of all patches; nothing behind them is run.
+
+        Raises:
+            ValueError: It is not a block of this encoder.
+        """
+        if not 1 <= block <= self.spec.depth:
+            raise ValueError(f"block is {block}; wanted one between 1 and {self.spec.depth}")
+        x = self.features(images, taps=(block - 1,), survival=survival)[0]
+        inner = cast("Any", self.blocks[block - 1])
+        found: Tensor = inner.attn.qkv(inner.norm1(x))
+        return found
+
+    def _embed(
+        self, images: Float[Tensor, "B C H W"], keep_ids: Int64[Tensor, "B K"] | None, extra_token: Float[Tensor, "1 1 D"] | None
+    ) -> Float[Tensor, "B T D"]:
         patches = patchify(images, self.spec.patch_px)
         positions = self.pos_embed[:, 1:]
         if keep_ids is not None:
@@ -127,25 +212,25 @@ class Encoder(nn.Module):
         tokens = self.patch_embed(patches) + positions
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(images.shape[0], -1, -1)
         parts = [cls, tokens] if extra_token is None else [cls, tokens, extra_token.expand(images.shape[0], -1, -1)]
-        x = torch.cat(parts, dim=1)
-        for block in self.blocks:
-            x = block(x)
-        return x
+        return torch.cat(parts, dim=1)
 
 
 class Classifier(nn.Module):
     """ViT classifier; with a distillation token it has two heads, averaged at inference.
 
-    Source: pengzhiliang/G2SD@6146adf, models_vit.py (token at the end, no position; cls pooling) and facebookresearch/mae@efb2a80,
-    models_vit.py (mean pooling of the patch tokens followed by the norm).
+    Source: pengzhiliang/G2SD@6146adf, models_vit.py (token at the end, no position; cls pooling), facebookresearch/deit@7e160fe, models.py
+    (token with a position) and facebookresearch/mae@efb2a80, models_vit.py (mean pooling of the patch tokens followed by the norm).
+    Differs: DeiT puts its token second; the order of tokens does not change what a ViT computes, so ours is last, and its position is a
+    parameter of its own.
     """
 
-    no_weight_decay = ("pos_embed", "cls_token", "dist_token")
+    no_weight_decay = ("pos_embed", "cls_token", "dist_token", "dist_pos")
     """Parameters that timm's ViT exempts from weight decay."""
 
-    def __init__(self, spec: EncoderSpec, num_classes: int, *, pooling: Pooling, distilled: bool) -> None:
+    def __init__(self, spec: EncoderSpec, num_classes: int, *, pooling: Pooling, token: Token = "none") -> None:
         super().__init__()
         self.pooling = pooling
+        self.token = token
         self.num_classes = num_classes
         self.encoder = Encoder(spec)
         self.encoder.pos_embed.requires_grad_(True)
@@ -153,16 +238,23 @@ class Classifier(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=2e-5)
         nn.init.zeros_(self.head.bias)
         self.dist_token: nn.Parameter | None = None
+        self.dist_pos: nn.Parameter | None = None
         self.head_dist: nn.Linear | None = None
-        if distilled:
-            self.dist_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, spec.width), std=0.02))
-            self.head_dist = nn.Linear(spec.width, num_classes)
-            nn.init.trunc_normal_(self.head_dist.weight, std=0.02)
-            nn.init.zeros_(self.head_dist.bias)
+        if token == "none":
+            return
+        self.dist_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, spec.width), std=0.02))
+        if token == "deit":
+            self.dist_pos = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, spec.width), std=0.02))
+        self.head_dist = nn.Linear(spec.width, num_classes)
+        nn.init.trunc_normal_(self.head_dist.weight, std=0.02)
+        nn.init.zeros_(self.head_dist.bias)
 
-    def forward_heads(self, images: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B classes"], Float[Tensor, "B classes"] | None]:
+    def forward_heads(
+        self, images: Float[Tensor, "B C H W"], *, survival: Float[Tensor, "B depth 2"] | None = None
+    ) -> tuple[Float[Tensor, "B classes"], Float[Tensor, "B classes"] | None]:
         """Logits of the class head and, where there is one, of the distillation head."""
-        tokens = self.encoder(images, extra_token=self.dist_token)
+        extra = self.dist_token if self.dist_pos is None or self.dist_token is None else self.dist_token + self.dist_pos
+        tokens = self.encoder(images, extra_token=extra, survival=survival)
         num_patches = self.encoder.spec.num_patches
         match self.pooling:
             case "cls":
@@ -178,3 +270,14 @@ class Classifier(nn.Module):
         """Logits for inference: the mean of the two heads where there are two."""
         logits, dist = self.forward_heads(images)
         return logits if dist is None else (logits + dist) / 2
+
+
+def start_from(model: Classifier, encoder: Encoder) -> None:
+    """Begin with a pre-trained encoder; under mean pooling the norm starts anew.
+
+    As MAE's fc_norm: pooled patches have other statistics than the tokens that the encoder's norm was trained on.
+    """
+    weights = encoder.state_dict()
+    if model.pooling == "mean":
+        weights |= {f"norm.{name}": value for name, value in nn.LayerNorm(encoder.spec.width).state_dict().items()}
+    model.encoder.load_state_dict(weights)

@@ -76,7 +76,18 @@ def training_section(run: RunSummary) -> Section:
     missing = [name for name in TRAINING_STAGES if name not in run.training and _expected(run, name)]
     absent = (Note(" ".join(sentence(run.absent[name]) for name in missing), "Not run", "idle"),) if missing else ()
     lead = "Losses of different stages measure different things: compare their course, not their height."
-    return Section("training", "Training", lead, (*((Gallery(curves),) if curves else ()), table, *absent))
+    notes = tuple(note for stage in stages for note in _training_notes(stage))
+    return Section("training", "Training", lead, (*notes, *((Gallery(curves),) if curves else ()), table, *absent))
+
+
+def _training_notes(training: Training) -> list[Note]:
+    """What a person was warned of, and the verdict on the course of the loss."""
+    name = formatting.label(training.stage)
+    notes = [Note(text, f"{name}: warning", "bad") for text in training.warnings]
+    if training.loss_band is not None:
+        verdict, reason = training.loss_band
+        notes.append(Note(reason, f"{name}: loss band {verdict.replace('_', ' ')}", "good" if verdict == "passed" else "idle"))
+    return notes
 
 
 def stages_section(run: RunSummary) -> Section:

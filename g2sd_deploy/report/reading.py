@@ -135,7 +135,13 @@ def _training(stage: str, artifact: _Artifact) -> Training:
         train_seconds=metrics.number("train_seconds"),
         device=metrics.maybe_text("device"),
         history=_history(artifact.folder / "history.jsonl", f"{stage}/history.jsonl"),
+        warnings=metrics.texts("warnings") if "warnings" in metrics.values else (),
+        loss_band=_loss_band(metrics.child("loss_band")) if "loss_band" in metrics.values else None,
     )
+
+
+def _loss_band(fields: Fields) -> tuple[Verdict, str]:
+    return _verdict(fields), fields.maybe_text("reason")
 
 
 def _history(path: Path, where: str) -> tuple[LossPoint, ...]:
@@ -203,11 +209,8 @@ def _export(artifact: _Artifact) -> Export:
 def _parity(fields: Fields) -> Parity:
     if not fields.values:
         return Parity("not_run", "the export stage recorded no parity check")
-    verdict = fields.text("verdict")
-    if verdict not in get_args(Verdict):
-        raise UserError(f"{fields.where}: the verdict is {verdict!r}, wanted passed, failed or not_run. Run export again with --force.")
     return Parity(
-        verdict=cast(Verdict, verdict),
+        verdict=_verdict(fields),
         reason=fields.maybe_text("reason"),
         num_images=fields.maybe_count("num_images"),
         flipped=fields.maybe_count("flipped"),
@@ -221,6 +224,13 @@ def _parity(fields: Fields) -> Parity:
         reference=fields.maybe_text("reference"),
         candidate=fields.maybe_text("candidate"),
     )
+
+
+def _verdict(fields: Fields) -> Verdict:
+    verdict = fields.text("verdict")
+    if verdict not in get_args(Verdict):
+        raise UserError(f"{fields.where}: the verdict is {verdict!r}, wanted passed, failed or not_run. Run its stage again with --force.")
+    return cast(Verdict, verdict)
 
 
 def _latency(row: Fields) -> Latency:

@@ -82,6 +82,8 @@ class Training:
     train_seconds: float
     device: str
     history: tuple[LossPoint, ...]
+    warnings: tuple[str, ...] = ()
+    loss_band: tuple[Verdict, str] | None = None
 
 
 @dataclass(frozen=True)

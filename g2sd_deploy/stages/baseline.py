@@ -1,24 +1,10 @@
 """Baseline stage: the student's architecture trained from scratch on labels alone."""
 
-from torch import Tensor
-
 from g2sd_deploy.artifact import Made
 from g2sd_deploy.methods.classification import soft_cross_entropy
-from g2sd_deploy.models.checkpoint import ClassifierFile, save_classifier
 from g2sd_deploy.models.vit import Classifier
-from g2sd_deploy.stages.context import (
-    CLASSIFIER_FILE,
-    Context,
-    encoder_spec,
-    fit,
-    make_feed,
-    mixed,
-    open_dataset,
-    seed_weights,
-    training_result,
-)
-from g2sd_deploy.training.loop import Batch
-from g2sd_deploy.training.optimizer import build_optimizer
+from g2sd_deploy.stages.context import Context, encoder_spec, open_dataset, seed_weights
+from g2sd_deploy.stages.fitting import train_classifier
 
 
 def run(context: Context) -> Made:
@@ -27,14 +13,12 @@ def run(context: Context) -> Made:
     assert settings is not None and shape is not None
     dataset = open_dataset(context.inputs["data"])
     seed_weights(context)
-    spec = encoder_spec(shape, dataset.preprocessing)
-    model = Classifier(spec, len(dataset.class_names), pooling=settings.pooling, distilled=False).to(context.device)
-
-    def loss_of(batch: Batch) -> Tensor:
-        mix = mixed(context, batch, settings.mix, model.num_classes)
-        return soft_cross_entropy(model(mix.images), mix.targets)
-
-    optimizer = build_optimizer(model, settings, no_decay=model.no_weight_decay)
-    log = fit(context, model, optimizer, make_feed(context, dataset, settings), loss_of)
-    save_classifier(context.folder / CLASSIFIER_FILE, ClassifierFile(model, dataset.preprocessing, dataset.class_names))
-    return training_result(context, log, model, CLASSIFIER_FILE, "supervised training from scratch")
+    model = Classifier(encoder_spec(shape, dataset.preprocessing), len(dataset.class_names), pooling=settings.pooling)
+    return train_classifier(
+        context,
+        model,
+        dataset,
+        settings,
+        lambda logits, _, mix: soft_cross_entropy(logits, mix.targets),
+        method="supervised training from scratch",
+    )

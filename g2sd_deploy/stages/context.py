@@ -1,29 +1,25 @@
-"""What every stage is given, and the glue that several of them need."""
+"""What every stage is given, and the names of the files that stages hand over."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from g2sd_deploy.artifact import Artifact, Made
-from g2sd_deploy.data.augment import Mixed, mix_batch
+from g2sd_deploy.artifact import Artifact
 from g2sd_deploy.data.images import ImageSet
-from g2sd_deploy.methods.classification import smoothed_one_hot
 from g2sd_deploy.models.vit import EncoderSpec
 from g2sd_deploy.progress import Progress
-from g2sd_deploy.randomness import generator, torch_seed, uniform
-from g2sd_deploy.settings import EncoderSettings, MixSettings, Recipe, TrainSettings
-from g2sd_deploy.training.loop import Batch, Feed, TrainLog, train
+from g2sd_deploy.randomness import torch_seed
+from g2sd_deploy.settings import EncoderSettings, Recipe
 from g2sd_export.edge.preprocess import Preprocessing
 
 DATASET_FILE = "dataset.json"
 MASKED_FILE = "masked.safetensors"
 GENERIC_FILE = "generic.safetensors"
+ENCODER_FILE = "encoder.safetensors"
 CLASSIFIER_FILE = "classifier.safetensors"
 HISTORY_FILE = "history.jsonl"
 BUNDLE = "bundle"
@@ -41,6 +37,7 @@ class Context:
         run_folder: The run's folder, for a stage that reports on all of it.
         device: Where to compute.
         progress: How to tell a person what is going on.
+        warnings: What a person has been warned of.
     """
 
     recipe: Recipe
@@ -50,6 +47,12 @@ class Context:
     run_folder: Path
     device: torch.device
     progress: Progress
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        """Tell a person now, and keep it for the report."""
+        self.progress.warn(text)
+        self.warnings.append(text)
 
 
 @dataclass(frozen=True)
@@ -82,55 +85,15 @@ def encoder_spec(settings: EncoderSettings, preprocessing: Preprocessing) -> Enc
         depth=settings.depth,
         heads=settings.heads,
         mlp_ratio=settings.mlp_ratio,
+        learned_positions=settings.positions == "learned",
     )
+
+
+def encoder_file(artifact: Artifact) -> Path:
+    """The file of a stage or a teacher that holds its encoder."""
+    return artifact.file(next(name for name in (ENCODER_FILE, GENERIC_FILE, MASKED_FILE, CLASSIFIER_FILE) if name in artifact.files))
 
 
 def seed_weights(context: Context) -> None:
     """Make the initial weights of this stage a function of the recipe's seed."""
     torch.manual_seed(torch_seed(context.recipe.seed, f"weights/{context.stage}"))
-
-
-def mask_noise(context: Context, batch: Batch, num_patches: int) -> Tensor:
-    """Uniform noise that decides which patches of each image are hidden; one draw, shared by teacher and student."""
-    noise = uniform(context.recipe.seed, "mask", batch.epoch, batch.indices, num_patches)
-    return torch.from_numpy(noise).to(batch.images.device)
-
-
-def mixed(context: Context, batch: Batch, settings: MixSettings, num_classes: int) -> Mixed:
-    """Smoothed labels, then mixup or CutMix as a function of (seed, epoch, step)."""
-    targets = smoothed_one_hot(batch.labels, num_classes, settings.label_smoothing)
-    return mix_batch(batch.images, targets, settings, generator(context.recipe.seed, "mix", batch.epoch, batch.step))
-
-
-def make_feed(context: Context, dataset: Dataset, settings: TrainSettings) -> Feed:
-    """Batches of the training set as the stage's settings ask for."""
-    pre = dataset.preprocessing
-    return Feed(dataset.train, settings, context.recipe.seed, pre.image_px, pre.mean, pre.std, context.device)
-
-
-def fit(context: Context, model: nn.Module, optimizer: Optimizer, feed: Feed, loss_of: Callable[[Batch], Tensor]) -> TrainLog:
-    """Run the training loop and keep its history in the artifact."""
-
-    def observe(step: int, num_steps: int, loss: float, images_per_s: float) -> None:
-        context.progress.update(step, num_steps, f"loss {loss:.4f}, {images_per_s:,.0f} images/s")
-
-    log = train(model, optimizer, feed, loss_of, observe)
-    model.eval()
-    lines = "".join(json.dumps(row) + "\n" for row in log.history)
-    (context.folder / HISTORY_FILE).write_text(lines, encoding="utf-8")
-    return log
-
-
-def training_result(context: Context, log: TrainLog, model: nn.Module, file_name: str, method: str) -> Made:
-    """Metrics of a training stage; speed is a note, for it is not part of what the stage made."""
-    metrics = {
-        "method": method,
-        "first_loss": log.history[0]["loss"],
-        "final_loss": log.history[-1]["loss"],
-        "num_parameters": sum(p.numel() for p in model.parameters()),
-        "model_bytes": (context.folder / file_name).stat().st_size,
-        "images_seen": log.images_seen,
-    }
-    return Made(
-        metrics, timing={"train_seconds": round(log.seconds, 2), "images_per_s": round(log.images_per_s, 1), "device": str(context.device)}
-    )

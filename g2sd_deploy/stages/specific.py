@@ -1,50 +1,99 @@
-"""Specific stage: the student learns the labels and, through its distillation token, the fine-tuned teacher's decisions."""
+"""Specific stage: the student learns the labels and, with most methods, the fine-tuned teacher's predictions."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from g2sd_deploy.artifact import Made
-from g2sd_deploy.methods.g2sd import hard_distillation_loss
-from g2sd_deploy.models.checkpoint import ClassifierFile, load_classifier, load_generic, save_classifier
-from g2sd_deploy.models.vit import Classifier
-from g2sd_deploy.stages.context import (
-    CLASSIFIER_FILE,
-    GENERIC_FILE,
-    Context,
-    fit,
-    make_feed,
-    mixed,
-    open_dataset,
-    seed_weights,
-    training_result,
+from g2sd_deploy.data.augment import Mixed
+from g2sd_deploy.methods.classification import soft_cross_entropy
+from g2sd_deploy.methods.specific import hard_distillation_loss, nkd_loss, soft_distillation_loss
+from g2sd_deploy.models.checkpoint import load_classifier, load_encoder
+from g2sd_deploy.models.vit import Classifier, EncoderSpec, start_from
+from g2sd_deploy.settings import (
+    CustomSpecificSettings,
+    FinetuneOnlySettings,
+    HardDistillationSettings,
+    NkdSettings,
+    SoftDistillationSettings,
+    SpecificSettings,
 )
-from g2sd_deploy.training.loop import Batch
-from g2sd_deploy.training.optimizer import build_optimizer
+from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, encoder_file, encoder_spec, open_dataset, seed_weights
+from g2sd_deploy.stages.custom import load_named
+from g2sd_deploy.stages.fitting import ClassifierLoss, train_classifier
+
+TeacherLoss = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
 
 
 def run(context: Context) -> Made:
-    """Distil the fine-tuned teacher into the generically distilled encoder."""
-    settings = context.recipe.specific
-    assert settings is not None
+    """Train the encoder of the generic stage as a classifier."""
+    settings, shape = context.recipe.specific, context.recipe.student
+    assert settings is not None and shape is not None
     dataset = open_dataset(context.inputs["data"])
-    teacher = load_classifier(context.inputs["classifier"].file(CLASSIFIER_FILE)).model.to(context.device).requires_grad_(False)
-    encoder = load_generic(context.inputs["generic"].file(GENERIC_FILE)).encoder
+    encoder = load_encoder(encoder_file(context.inputs["generic"]))
+    spec = encoder_spec(shape, dataset.preprocessing)
+    _warn_of_other_heads(context, encoder.spec, spec)
     seed_weights(context)
-    student = Classifier(encoder.spec, len(dataset.class_names), pooling="cls", distilled=True)
-    student.encoder.load_state_dict(encoder.state_dict())
-    student.to(context.device)
+    token = "none" if isinstance(settings, FinetuneOnlySettings | NkdSettings) else settings.token
+    student = Classifier(spec, len(dataset.class_names), pooling=settings.pooling, token=token)
+    start_from(student, encoder)
+    return train_classifier(context, student, dataset, settings, _loss_of(context, settings), method=_METHODS[settings.method])
 
-    def loss_of(batch: Batch) -> Tensor:
-        mix = mixed(context, batch, settings.mix, student.num_classes)
+
+_METHODS = {
+    "finetune": "plain fine-tuning",
+    "hard": "G2SD specific distillation (hard decisions)",
+    "soft": "soft distillation",
+    "nkd": "normalised knowledge distillation",
+    "custom": "custom specific method",
+}
+
+
+def _loss_of(context: Context, settings: SpecificSettings) -> ClassifierLoss:
+    match settings:
+        case FinetuneOnlySettings():
+            return lambda logits, _, mix: soft_cross_entropy(logits, mix.targets)
+        case HardDistillationSettings():
+            return _with_teacher(context, _hard)
+        case SoftDistillationSettings(temperature=temperature, alpha=alpha):
+            return _with_teacher(
+                context,
+                lambda logits, dist, targets, teacher: soft_distillation_loss(
+                    logits, dist, targets, teacher, temperature=temperature, alpha=alpha
+                ),
+            )
+        case NkdSettings(temperature=temperature, gamma=gamma):
+            return _with_teacher(
+                context, lambda logits, _, targets, teacher: nkd_loss(logits, targets, teacher, temperature=temperature, gamma=gamma)
+            )
+        case CustomSpecificSettings(loss=name, options=options):
+            loss = load_named(name, "specific.loss")
+            if "classifier" not in context.inputs:
+                return lambda logits, dist, mix: loss(logits, dist, mix.targets, None, **options)
+            return _with_teacher(context, lambda logits, dist, targets, teacher: loss(logits, dist, targets, teacher, **options))
+
+
+def _hard(logits: Tensor, dist_logits: Tensor | None, targets: Tensor, teacher_logits: Tensor) -> Tensor:
+    assert dist_logits is not None
+    return hard_distillation_loss(logits, dist_logits, targets, teacher_logits)
+
+
+def _with_teacher(context: Context, loss: TeacherLoss) -> ClassifierLoss:
+    """Ask the teacher about the student's (mixed) images."""
+    teacher = load_classifier(context.inputs["classifier"].file(CLASSIFIER_FILE)).model.to(context.device).requires_grad_(False)
+
+    def of(logits: Tensor, dist_logits: Tensor | None, mix: Mixed) -> Tensor:
         with torch.no_grad():
             teacher_logits = teacher(mix.images)
-        logits, dist_logits = student.forward_heads(mix.images)
-        assert dist_logits is not None
-        return hard_distillation_loss(logits, dist_logits, mix.targets, teacher_logits)
+        return loss(logits, dist_logits, mix.targets, teacher_logits)
 
-    optimizer = build_optimizer(
-        student, settings, depth=encoder.spec.depth, layer_decay=settings.layer_decay, no_decay=student.no_weight_decay
-    )
-    log = fit(context, student, optimizer, make_feed(context, dataset, settings), loss_of)
-    save_classifier(context.folder / CLASSIFIER_FILE, ClassifierFile(student, dataset.preprocessing, dataset.class_names))
-    return training_result(context, log, student, CLASSIFIER_FILE, "G2SD specific distillation")
+    return of
+
+
+def _warn_of_other_heads(context: Context, trained: EncoderSpec, shipped: EncoderSpec) -> None:
+    if trained.heads != shipped.heads:
+        context.warn(
+            f"the encoder was pre-trained with {trained.heads} attention heads and is fine-tuned with {shipped.heads}: the weights fit, "
+            "but they compute another function, and fine-tuning has to repair it; make generic.heads and student.heads agree to avoid this"
+        )

@@ -42,7 +42,7 @@ def test_it_is_a_runner_named_torch_with_torchs_version() -> None:
 
 
 def test_images_are_normalised_and_answered_by_the_model_in_evaluation_mode() -> None:
-    model = Classifier(EncoderSpec(8, 4, 1, width=16, depth=1, heads=2), 3, pooling="cls", distilled=True)
+    model = Classifier(EncoderSpec(8, 4, 1, width=16, depth=1, heads=2), 3, pooling="cls", token="g2sd")
     logits = TorchRunner(model, PREPROCESSING, device=CPU).infer(images())
     inputs = torch.from_numpy((images().astype(np.float64).transpose(0, 3, 1, 2) / 255 - 0.25) / 0.5).float()
     assert logits.dtype == np.float32

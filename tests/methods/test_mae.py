@@ -1,6 +1,7 @@
 """MAE's pixel loss against a loop over Python's floats."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -48,6 +49,24 @@ def test_visible_patches_cost_nothing_and_get_no_gradient() -> None:
     assert not predicted.grad[~hidden].any()
     expected = 2 * (predicted.detach() - pixels) / 5 / hidden.sum()
     torch.testing.assert_close(predicted.grad[hidden], expected[hidden])
+
+
+@pytest.mark.parametrize("norm_pix", [True, False])
+def test_the_gradient_is_the_slope_of_the_formula(numeric_gradient: Callable[..., Tensor], norm_pix: bool) -> None:
+    predicted, pixels, hidden = drawn(4)
+    predicted.requires_grad_()
+    masked_pixel_loss(predicted, pixels, hidden, norm_pix=norm_pix).backward()
+    expected = numeric_gradient(lambda x: pixel_loss_by_hand(x, pixels, hidden, norm_pix=norm_pix), predicted)
+    assert predicted.grad is not None
+    torch.testing.assert_close(predicted.grad, expected.float(), rtol=1e-4, atol=1e-6)
+
+
+def test_normed_pixels_have_no_brightness_and_no_contrast() -> None:
+    predicted, pixels, hidden = drawn(5)
+    change = torch.rand(3, 6, 1) * 4 + 0.5
+    loss = masked_pixel_loss(predicted, pixels, hidden, norm_pix=True)
+    torch.testing.assert_close(masked_pixel_loss(predicted, pixels * change + change, hidden, norm_pix=True), loss, rtol=1e-4, atol=1e-5)
+    assert not torch.isclose(masked_pixel_loss(predicted, pixels * change + change, hidden, norm_pix=False), loss)
 
 
 def test_a_patch_of_one_colour_has_a_finite_loss() -> None:

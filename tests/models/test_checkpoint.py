@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from g2sd_deploy.errors import UserError
 from g2sd_deploy.models.checkpoint import (
     ClassifierFile,
     load_classifier,
+    load_encoder,
     load_generic,
     load_masked,
     save_classifier,
+    save_encoder,
     save_generic,
     save_masked,
 )
 from g2sd_deploy.models.masked import DecoderSpec, GenericStudent, MaskedAutoencoder, mask_from_noise
-from g2sd_deploy.models.vit import Classifier, EncoderSpec
+from g2sd_deploy.models.vit import Classifier, Encoder, EncoderSpec, Token
 from g2sd_export.edge.preprocess import Preprocessing
 
 ENCODER = EncoderSpec(image_px=12, patch_px=4, num_channels=3, width=16, depth=2, heads=4, mlp_ratio=2.0)
@@ -34,8 +37,8 @@ PREPROCESSING = Preprocessing(
 CLASS_NAMES = ("Ünder", "b", "c")
 
 
-def a_classifier(pooling: str = "cls", *, distilled: bool = True) -> ClassifierFile:
-    model = Classifier(ENCODER, len(CLASS_NAMES), pooling="mean" if pooling == "mean" else "cls", distilled=distilled)
+def a_classifier(pooling: str = "cls", token: Token = "g2sd") -> ClassifierFile:
+    model = Classifier(ENCODER, len(CLASS_NAMES), pooling="mean" if pooling == "mean" else "cls", token=token)
     return ClassifierFile(model, PREPROCESSING, CLASS_NAMES)
 
 
@@ -73,15 +76,68 @@ def test_a_generic_student_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert bits(load_generic(tmp_path / "g.safetensors")) == bits(model)
 
 
-@pytest.mark.parametrize("distilled", [True, False])
+@pytest.mark.parametrize("token", ["none", "g2sd", "deit"])
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_a_classifier_comes_back_with_its_pooling_heads_preprocessing_and_names(tmp_path: Path, pooling: str, distilled: bool) -> None:
-    file, images = a_classifier(pooling, distilled=distilled), torch.randn(2, 3, 12, 12)
+def test_a_classifier_comes_back_with_its_pooling_token_preprocessing_and_names(tmp_path: Path, pooling: str, token: Token) -> None:
+    file, images = a_classifier(pooling, token), torch.randn(2, 3, 12, 12)
     save_classifier(tmp_path / "c.safetensors", file)
     loaded = load_classifier(tmp_path / "c.safetensors")
     assert bits(loaded.model) == bits(file.model)
-    assert (loaded.preprocessing, loaded.class_names) == (PREPROCESSING, CLASS_NAMES)
+    assert (loaded.preprocessing, loaded.class_names, loaded.model.token) == (PREPROCESSING, CLASS_NAMES, token)
     assert torch.equal(loaded.model(images), file.model.eval()(images))
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_an_encoder_comes_back_bit_for_bit_with_fixed_or_learned_positions(tmp_path: Path, learned: bool) -> None:
+    encoder = Encoder(replace(ENCODER, learned_positions=learned))
+    save_encoder(tmp_path / "e.safetensors", encoder)
+    loaded = load_encoder(tmp_path / "e.safetensors")
+    assert bits(loaded) == bits(encoder)
+    assert (loaded.spec, loaded.pos_embed.requires_grad, loaded.training) == (encoder.spec, learned, False)
+
+
+def every_kind(folder: Path) -> dict[Path, Encoder]:
+    """A file of each kind of model that has an encoder, and that encoder."""
+    masked, generic, file = (
+        MaskedAutoencoder(ENCODER, DECODER),
+        GenericStudent(ENCODER, DECODER, teacher_width=20),
+        a_classifier("mean", "deit"),
+    )
+    encoder = Encoder(ENCODER)
+    save_masked(folder / "m.safetensors", masked)
+    save_generic(folder / "g.safetensors", generic)
+    save_classifier(folder / "c.safetensors", file)
+    save_encoder(folder / "e.safetensors", encoder)
+    return dict(
+        zip(
+            (folder / f"{kind}.safetensors" for kind in "mgce"), (masked.encoder, generic.encoder, file.model.encoder, encoder), strict=True
+        )
+    )
+
+
+def test_the_encoder_of_every_kind_of_model_can_be_taken_alone(tmp_path: Path) -> None:
+    for path, encoder in every_kind(tmp_path).items():
+        loaded = load_encoder(path)
+        assert bits(loaded) == bits(encoder), path
+        assert (loaded.spec, loaded.training) == (ENCODER, False)
+
+
+def test_an_encoder_alone_is_taken_for_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "e.safetensors"
+    save_encoder(path, Encoder(ENCODER))
+    refused(load_masked, path, r"holds no decoder weights \(decoder\.\*\), .* set teacher\.masked")
+    refused(load_generic, path, "holds an encoder model; wanted a generic model here")
+    refused(load_classifier, path, "holds an encoder model; wanted a classifier model here")
+
+
+def test_an_encoder_that_lacks_a_weight_or_has_one_too_many_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "e.safetensors"
+    save_encoder(path, Encoder(ENCODER))
+    rewrite(path, lambda weights, _: weights.update(surplus=torch.zeros(1)))
+    refused(load_encoder, path, "its weights are not those of the model it describes: unknown surplus$")
+    for kind in every_kind(tmp_path):
+        rewrite(kind, lambda weights, _: weights.__delitem__("encoder.cls_token"))
+        refused(load_encoder, kind, "its weights are not those of the model it describes: missing cls_token$")
 
 
 def test_half_precision_is_stored_in_half_the_bytes_and_read_as_float32(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Masks and decoders against loops over patches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from g2sd_deploy.models.masked import Decoder, DecoderSpec, GenericStudent, Mask, MaskedAutoencoder, mask_from_noise
+from g2sd_deploy.models.masked import Decoder, DecoderSpec, FeatureStudent, GenericStudent, Mask, MaskedAutoencoder, mask_from_noise
 from g2sd_deploy.models.vit import EncoderSpec
 
 ENCODER = EncoderSpec(image_px=12, patch_px=4, num_channels=1, width=16, depth=2, heads=4)
@@ -153,3 +155,40 @@ def test_hidden_pixels_do_not_reach_the_features() -> None:
     changed = pictures.clone()
     changed[:, :, 4 * (place // 3) :, 4 * (place % 3) :][:, :, :4, :4] += 5.0
     assert torch.equal(model(pictures, mask), model(changed, mask))
+
+
+def test_an_encoder_student_predicts_features_of_the_class_token_and_the_visible_patches() -> None:
+    model, pictures, mask = FeatureStudent(ENCODER, teacher_width=20), images(), a_mask()
+    randomise(model)
+    tokens = model.encoder(pictures, mask.keep_ids)
+    normed = torch.nn.functional.layer_norm(tokens, (16,), model.encoder.norm.weight, model.encoder.norm.bias, 1e-6)
+    first, last = model.feature_head[0], model.feature_head[2]
+    assert (first.weight.shape, last.weight.shape) == ((20, 16), (20, 20))
+    predicted = model(pictures, mask)
+    assert predicted.shape == (3, 5, 20)
+    hidden = torch.nn.functional.gelu(normed @ first.weight.T + first.bias)
+    torch.testing.assert_close(predicted, hidden @ last.weight.T + last.bias, **CLOSE)
+
+
+def test_pixels_may_be_predicted_from_tokens_that_were_encoded_before() -> None:
+    model, pictures, mask = MaskedAutoencoder(ENCODER, DECODER), images(), a_mask()
+    randomise(model)
+    assert torch.equal(model.pixels_from(model.encoder(pictures, mask.keep_ids), mask), model(pictures, mask))
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_learned_positions_are_the_encoders_and_the_decoder_keeps_its_table(learned: bool) -> None:
+    model = MaskedAutoencoder(replace(ENCODER, learned_positions=learned), DECODER)
+    model(images(), a_mask()).square().sum().backward()
+    assert (model.encoder.pos_embed.grad is not None) == learned
+    assert model.decoder.pos_embed.grad is None
+
+
+def test_the_full_vit_b_autoencoder_and_the_students_of_g2sd_have_the_sizes_of_the_papers() -> None:
+    base, small = (EncoderSpec(224, 16, 3, width=width, depth=12, heads=heads) for width, heads in ((768, 12), (384, 6)))
+    with torch.device("meta"):
+        teacher = MaskedAutoencoder(base, DecoderSpec(width=512, depth=8, heads=16))
+        student = GenericStudent(small, DecoderSpec(width=256, depth=4, heads=8), teacher_width=512)
+    assert round(sum(parameter.numel() for parameter in teacher.parameters()) / 1e6, 2) == 111.91
+    head = (256 * 512 + 512) + (512 * 512 + 512)
+    assert sum(parameter.numel() for parameter in student.feature_head.parameters()) == head

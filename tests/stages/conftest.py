@@ -1,5 +1,6 @@
 """A tiny run whose teacher is made on the spot, up to the evaluation."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,9 @@ TINY: dict[str, Any] = {
     },
     "pretrain": {"encoder": {"patch_px": 7, "width": 16, "depth": 2, "heads": 2}, "decoder": {"width": 8, "depth": 2, "heads": 1}, **TRAIN},
     "finetune": {"pooling": "mean", **TRAIN},
-    "student": {"patch_px": 7, "width": 8, "depth": 1, "heads": 1},
-    "generic": {"decoder": {"width": 8, "depth": 1, "heads": 1}, "teacher_decoder_block": 1, **TRAIN},
-    "specific": dict(TRAIN),
+    "student": {"patch_px": 7, "width": 8, "depth": 2, "heads": 1},
+    "generic": {"method": "g2sd", "decoder": {"width": 8, "depth": 1, "heads": 1}, "teacher_decoder_block": 1, **TRAIN},
+    "specific": {"method": "hard", **TRAIN},
     "baseline": dict(TRAIN),
     "evaluate": {"corruptions": {"names": ["contrast"], "severities": [1, 5], "max_images": 10}},
 }
@@ -40,9 +41,22 @@ def run_recipe(recipe: Recipe, folder: Path, **options: Any) -> list[pipeline.St
     return pipeline.run(recipe, folder, device=torch.device("cpu"), progress=SilentProgress(), command="g2sd run tiny", **options)
 
 
+def changed_recipe(**sections: dict[str, Any] | None) -> Recipe:
+    """The tiny recipe with some sections replaced (None: left out); what trains does so as shortly as the others."""
+    values = TINY | {
+        name: section and ({} if name in ("data", "teacher", "student") else TRAIN) | section for name, section in sections.items()
+    }
+    return Recipe.model_validate({name: value for name, value in values.items() if value is not None})
+
+
+@pytest.fixture(scope="session")
+def recipe_with() -> Callable[..., Recipe]:
+    return changed_recipe
+
+
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
-    return Recipe.model_validate(TINY)
+    return changed_recipe()
 
 
 @pytest.fixture(scope="session")
@@ -65,14 +79,30 @@ def artifact_of(tiny_run: Path) -> Callable[[str], Artifact]:
     return find
 
 
+@pytest.fixture(scope="session")
+def run_of(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A run of the tiny recipe with some sections replaced, up to a stage; what they do not change is not run again. Not to be changed."""
+    made: dict[str, Path] = {}
+
+    def run(until: str = "specific", **sections: dict[str, Any] | None) -> Path:
+        key = repr((until, sorted(sections.items())))
+        if key not in made:
+            made[key] = Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("changed") / "run"))
+            run_recipe(changed_recipe(**sections), made[key], until=until)
+        return made[key]
+
+    return run
+
+
 @pytest.fixture
 def make_context(artifact_of: Callable[[str], Artifact], recipe: Recipe, tmp_path: Path) -> Callable[..., Context]:
-    """What a stage of the tiny run is given, with another recipe if asked for."""
+    """What a stage of the tiny run is given, with another recipe or other inputs if asked for."""
 
-    def make(stage: str, changed: Recipe | None = None, folder: str = "made") -> Context:
-        wanted = next(one for one in pipeline.stages_of(recipe) if one.name == stage)
-        inputs = {role: artifact_of(parent) for role, parent in wanted.parents.items()}
+    def make(stage: str, changed: Recipe | None = None, folder: str = "made", **inputs: Artifact) -> Context:
+        chosen = changed or recipe
+        wanted = next(one for one in pipeline.stages_of(chosen) if one.name == stage)
+        found = {role: inputs[role] if role in inputs else artifact_of(parent) for role, parent in wanted.parents.items()}
         (tmp_path / folder).mkdir()
-        return Context(changed or recipe, stage, inputs, tmp_path / folder, tmp_path, torch.device("cpu"), SilentProgress())
+        return Context(chosen, stage, found, tmp_path / folder, tmp_path, torch.device("cpu"), SilentProgress())
 
     return make

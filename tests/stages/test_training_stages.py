@@ -3,20 +3,16 @@
 import json
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
 
 from g2sd_deploy.artifact import Artifact, sha256_of
-from g2sd_deploy.data.images import ImageSet
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.models.checkpoint import load_classifier, load_generic, load_masked
 from g2sd_deploy.settings import Recipe
-from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, Dataset
+from g2sd_deploy.stages.context import Context
 
 FILES = {
     "pretrain": "masked.safetensors",
@@ -40,6 +36,7 @@ def test_a_training_stage_leaves_weights_history_and_figures(stage: str, artifac
     history = [json.loads(line) for line in artifact.file("history.jsonl").read_text().splitlines()]
     assert all(set(row) == {"step", "epoch", "loss", "lr"} for row in history)
     metrics = artifact.metrics
+    assert "warnings" not in metrics and "loss_band" not in metrics
     assert (metrics["first_loss"], metrics["final_loss"]) == (history[0]["loss"], history[-1]["loss"])
     assert metrics["images_seen"] == 64 and metrics["model_bytes"] == artifact.files[FILES[stage]]["bytes"]
     assert metrics["num_parameters"] > 0 and metrics["images_per_s"] > 0 and metrics["device"] == "cpu"
@@ -115,32 +112,11 @@ def test_a_student_with_other_patches_than_its_teacher_is_refused(make_context: 
         train(make_context("generic", recipe.model_copy(update={"student": fine})))
 
 
-def test_the_two_files_of_a_bundled_teacher_are_taken_in_unchanged(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from g2sd_deploy.progress import SilentProgress
-    from g2sd_deploy.settings import TeacherSettings
-    from g2sd_deploy.stages import teacher
-
-    settings = TeacherSettings(masked="bundled:fashion-mnist", classifier="bundled:fashion-mnist")
-    finished = recipe.model_copy(update={"teacher": settings, "pretrain": None, "finetune": None})
-    taught = load_classifier(teacher.teacher_files(settings)[CLASSIFIER_FILE])
-    empty = ImageSet(np.empty((0, 28, 28, 1), np.uint8), np.empty(0, np.int64))
-    monkeypatch.setattr(teacher, "open_dataset", lambda _: Dataset(empty, empty, taught.preprocessing, taught.class_names))
-    context = Context(finished, "teacher", {"data": Mock()}, tmp_path, tmp_path, torch.device("cpu"), SilentProgress())
-    made = teacher.run(context)
-    assert {name: sha256_of(tmp_path / name) for name in teacher.teacher_files(settings)} == teacher.fingerprint(settings)
-    assert made.metrics["source"] == "bundled:fashion-mnist"
-    assert made.metrics["num_parameters"] > made.metrics["classifier_parameters"] > 0
+def test_layers_learn_at_the_same_rate_only_where_training_starts_from_nothing(recipe: Recipe) -> None:
+    assert recipe.baseline is not None and recipe.specific is not None and recipe.finetune is not None
+    assert (recipe.baseline.layer_decay, recipe.specific.layer_decay, recipe.finetune.layer_decay) == (1.0, 0.75, 0.65)
 
 
-def test_a_teachers_path_may_hold_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from g2sd_deploy.settings import TeacherSettings
-    from g2sd_deploy.stages.teacher import fingerprint, teacher_files
-
-    monkeypatch.setenv("TEACHERS", str(tmp_path))
-    settings = TeacherSettings(masked="$TEACHERS/m.safetensors", classifier="$TEACHERS/c.safetensors")
-    assert teacher_files(settings) == {
-        "masked.safetensors": tmp_path / "m.safetensors",
-        "classifier.safetensors": tmp_path / "c.safetensors",
-    }
-    (tmp_path / "m.safetensors").write_text("weights")
-    assert fingerprint(settings) == {"masked.safetensors": sha256_of(tmp_path / "m.safetensors"), "classifier.safetensors": "missing"}
+def test_no_stage_keeps_a_moving_average_or_limits_gradients_unless_asked(recipe: Recipe) -> None:
+    sections = (recipe.pretrain, recipe.finetune, recipe.generic, recipe.specific, recipe.baseline)
+    assert [(getattr(section, "ema_decay", None), section and section.clip_grad) for section in sections] == [(None, None)] * 5

@@ -15,7 +15,7 @@ SETTINGS = TrainSettings(epochs=1.0, batch_size=4, base_lr=1e-3, weight_decay=0.
 
 
 def classifier() -> Classifier:
-    return Classifier(SPEC, 3, pooling="cls", distilled=True)
+    return Classifier(SPEC, 3, pooling="cls", token="deit")
 
 
 def by_name(model: nn.Module, optimizer: Optimizer, key: str) -> dict[str, float]:
@@ -37,6 +37,7 @@ def by_name(model: nn.Module, optimizer: Optimizer, key: str) -> dict[str, float
         ("head.weight", 1.0),
         ("head_dist.bias", 1.0),
         ("dist_token", 1.0),
+        ("dist_pos", 1.0),
     ],
 )
 def test_layers_learn_at_the_rates_of_the_fact_sheet(name: str, scale: float) -> None:
@@ -67,7 +68,7 @@ def test_vectors_and_biases_are_not_decayed_and_matrices_and_tokens_are() -> Non
 def test_named_tokens_are_spared_from_decay_wherever_they_live() -> None:
     model = classifier()
     decays = by_name(model, build_optimizer(model, SETTINGS, no_decay=model.no_weight_decay), "weight_decay")
-    assert [decays[name] for name in ("encoder.pos_embed", "encoder.cls_token", "dist_token")] == [0.0] * 3
+    assert [decays[name] for name in ("encoder.pos_embed", "encoder.cls_token", "dist_token", "dist_pos")] == [0.0] * 4
     assert decays["head.weight"] == 0.05
 
 

@@ -1,0 +1,67 @@
+"""What a recipe may say: one frozen, strict model per stage. Values only; `recipe.py` beside this package reads files into these."""
+
+from g2sd_deploy.settings.data import DataSettings
+from g2sd_deploy.settings.generic import (
+    CustomGenericSettings,
+    DmaeSettings,
+    G2sdSettings,
+    GenericSettings,
+    LossBandSettings,
+    MaeSettings,
+    TinymimSettings,
+)
+from g2sd_deploy.settings.networks import DecoderSettings, EncoderSettings
+from g2sd_deploy.settings.outcome import CorruptionSettings, EvaluateSettings, ExportSettings, ProfileSettings, ReportSettings
+from g2sd_deploy.settings.recipe import Recipe
+from g2sd_deploy.settings.specific import (
+    CustomSpecificSettings,
+    FinetuneOnlySettings,
+    HardDistillationSettings,
+    NkdSettings,
+    SoftDistillationSettings,
+    SpecificSettings,
+)
+from g2sd_deploy.settings.teachers import BaselineSettings, FinetuneSettings, PretrainSettings, TeacherSettings
+from g2sd_deploy.settings.training import (
+    AugmentSettings,
+    ClassifyAugmentSettings,
+    ClassifyTrainSettings,
+    MixSettings,
+    PretextTrainSettings,
+    TrainSettings,
+)
+
+__all__ = [
+    "AugmentSettings",
+    "BaselineSettings",
+    "ClassifyAugmentSettings",
+    "ClassifyTrainSettings",
+    "CorruptionSettings",
+    "CustomGenericSettings",
+    "CustomSpecificSettings",
+    "DataSettings",
+    "DecoderSettings",
+    "DmaeSettings",
+    "EncoderSettings",
+    "EvaluateSettings",
+    "ExportSettings",
+    "FinetuneOnlySettings",
+    "FinetuneSettings",
+    "G2sdSettings",
+    "GenericSettings",
+    "HardDistillationSettings",
+    "LossBandSettings",
+    "MaeSettings",
+    "MixSettings",
+    "NkdSettings",
+    "PretextTrainSettings",
+    "PretrainSettings",
+    "ProfileSettings",
+    "Recipe",
+    "ReportSettings",
+    "SoftDistillationSettings",
+    "SpecificSettings",
+    "TeacherSettings",
+    "TinymimSettings",
+    "TrainSettings",
+]

@@ -1,0 +1,130 @@
+"""A whole recipe, and what its sections need from each other."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from g2sd_deploy.settings.base import Settings
+from g2sd_deploy.settings.data import DataSettings
+from g2sd_deploy.settings.generic import DmaeSettings, G2sdSettings, GenericSettings, MaeSettings, TinymimSettings
+from g2sd_deploy.settings.networks import EncoderSettings
+from g2sd_deploy.settings.outcome import EvaluateSettings, ExportSettings, ProfileSettings, ReportSettings
+from g2sd_deploy.settings.specific import SpecificSettings
+from g2sd_deploy.settings.teachers import BaselineSettings, FinetuneSettings, PretrainSettings, TeacherSettings
+
+
+class Recipe(Settings):
+    """Everything that decides the result of a run."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+    """Short name; the output folder is runs/NAME by default."""
+    description: str = ""
+    """One sentence for the report."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every random draw."""
+    data: DataSettings
+    """Images."""
+    teacher: TeacherSettings | None = None
+    """A finished teacher; or give pretrain and finetune to make one."""
+    pretrain: PretrainSettings | None = None
+    """Make a teacher: MAE pre-training."""
+    finetune: FinetuneSettings | None = None
+    """Make a teacher: fine-tuning on the labels."""
+    student: EncoderSettings | None = None
+    """Student encoder, used by generic, specific and baseline."""
+    generic: GenericSettings | None = None
+    """First stage: what the student learns without labels."""
+    specific: SpecificSettings | None = None
+    """Second stage: what it learns with labels."""
+    baseline: BaselineSettings | None = None
+    """Supervised training of the same student, for comparison."""
+    evaluate: EvaluateSettings | None = None
+    """Accuracy and robustness."""
+    export: ExportSettings | None = None
+    """ONNX, parity and bundle."""
+    profile: ProfileSettings | None = None
+    """Latency."""
+    report: ReportSettings = ReportSettings()
+    """Report page."""
+
+    @property
+    def has_masked_teacher(self) -> bool:
+        """Whether there is a teacher with a decoder."""
+        return self.pretrain is not None or (self.teacher is not None and self.teacher.masked is not None)
+
+    @property
+    def has_teacher_encoder(self) -> bool:
+        return self.has_masked_teacher or (self.teacher is not None and self.teacher.encoder is not None)
+
+    @property
+    def has_classifier_teacher(self) -> bool:
+        """Whether there is a teacher of the task."""
+        return self.finetune is not None or (self.teacher is not None and self.teacher.classifier is not None)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for problem in (*_missing_sections(self), *_misfits(self)):
+            raise ValueError(problem)
+        return self
+
+
+def _missing_sections(recipe: Recipe) -> list[str]:
+    """What a section needs from another section and does not find."""
+    generic, specific = recipe.generic, recipe.specific
+    made = recipe.pretrain is not None or recipe.finetune is not None
+    distils = specific is not None and specific.method in ("hard", "soft", "nkd")
+    checks = [
+        (recipe.teacher is not None and made, "give either teacher (a finished one) or pretrain and finetune (to make one), not both"),
+        (recipe.finetune is not None and recipe.pretrain is None, "finetune needs pretrain before it"),
+        (
+            isinstance(generic, G2sdSettings) and generic.teacher_decoder_block is not None and not recipe.has_masked_teacher,
+            "generic needs a teacher with a decoder: add teacher.masked or pretrain",
+        ),
+        (
+            isinstance(generic, G2sdSettings | DmaeSettings | TinymimSettings) and not recipe.has_teacher_encoder,
+            "generic needs a teacher: add teacher.encoder, teacher.masked or pretrain",
+        ),
+        (
+            distils and not recipe.has_classifier_teacher,
+            "specific needs a fine-tuned teacher: add teacher.classifier, or pretrain and finetune; or use method finetune",
+        ),
+        (specific is not None and generic is None, "specific needs generic before it"),
+        (
+            recipe.student is None and (generic is not None or recipe.baseline is not None),
+            "generic and baseline need student (the encoder's shape)",
+        ),
+        (recipe.export is not None and specific is None, "export needs specific: there is no student to export"),
+        (recipe.profile is not None and recipe.export is None, "profile needs export: there is no file to time"),
+        (
+            recipe.evaluate is not None and specific is None and recipe.baseline is None and not recipe.has_classifier_teacher,
+            "evaluate needs a classifier: add finetune, teacher.classifier, specific or baseline",
+        ),
+    ]
+    return [text for bad, text in checks if bad]
+
+
+def _misfits(recipe: Recipe) -> list[str]:
+    """Numbers of different sections that do not go together."""
+    problems = []
+    pretrained = recipe.pretrain.encoder if recipe.pretrain is not None else None
+    for section, encoder in (("student", recipe.student), ("pretrain.encoder", pretrained)):
+        if encoder is not None and recipe.data.image_px % encoder.patch_px:
+            problems.append(f"{section}.patch_px is {encoder.patch_px}, which does not divide data.image_px {recipe.data.image_px}")
+    for section, stage, encoder in (("pretrain", recipe.pretrain, pretrained), ("generic", recipe.generic, recipe.student)):
+        if encoder is None or not isinstance(stage, PretrainSettings | MaeSettings | G2sdSettings | DmaeSettings):
+            continue
+        num_patches = (recipe.data.image_px // encoder.patch_px) ** 2
+        if int(num_patches * (1 - stage.mask_ratio)) < 1:
+            problems.append(f"{section}.mask_ratio is {stage.mask_ratio}, which hides all {num_patches} patches of an image; lower it")
+    return problems + (_block_misfits(recipe.generic, recipe.student) if recipe.student is not None else [])
+
+
+def _block_misfits(generic: GenericSettings | None, student: EncoderSettings) -> list[str]:
+    """Blocks and heads of the student that its shape does not have."""
+    if isinstance(generic, DmaeSettings) and generic.student_block > student.depth:
+        return [f"generic.student_block is {generic.student_block}, but student.depth is {student.depth}"]
+    if isinstance(generic, TinymimSettings):
+        for name, heads in (("heads", generic.heads), ("relation_heads", generic.relation_heads)):
+            if heads is not None and student.width % heads:
+                return [f"generic.{name} is {heads}, which does not divide student.width {student.width}"]
+    return []
