@@ -1,6 +1,7 @@
 """Optimiser steps of every method at full size: the recipes that ship, their own models and settings, on real images; timed.
 
-    python benchmarks/method_steps.py --data FOLDER_OF_IMAGENETTE [--recipes NAME ...] [--steps 5] [--batch 8] [--device cuda]
+    python benchmarks/method_steps.py --data FOLDER_OF_IMAGENETTE [--recipes NAME ...] [--set KEY=VALUE ...] [--steps 5] [--batch 8]
+        [--device cuda]
 
 FOLDER_OF_IMAGENETTE holds train/CLASS and val/CLASS. Only epochs and batch of a recipe are shrunk. A teacher of the same shape with random
 weights stands in for a public one, so the losses mean nothing here and the time of a step does. Prints a table (Markdown) and, last, one
@@ -65,21 +66,22 @@ def write_teacher(role: str, size: str, path: Path) -> None:
             save_classifier(path, ClassifierFile(Classifier(spec, len(names), pooling="mean"), IMAGENET, names))
 
 
-def shrunk(name: str, data: Path, teachers: Path, steps: int, batch: int) -> Recipe:
+def shrunk(name: str, args: argparse.Namespace, teachers: Path) -> Recipe:
     """The recipe with its own models, a few steps long."""
     path = next(path for path in bundled_recipes() if path.stem == name)
-    recipe = load_recipe(path)
-    overrides = [f"data.root={data}", f"data.max_train_images={steps * batch}", "data.max_test_images=20", *stand_ins(recipe, teachers)]
+    recipe = load_recipe(path, args.set)
+    overrides = [*args.set, f"data.root={args.data}", *stand_ins(recipe, teachers)]
+    overrides += [f"data.max_train_images={args.steps * args.batch}", "data.max_test_images=20"]
     for stage in ("generic", "specific"):
         if getattr(recipe, stage) is not None:
-            overrides += [f"{stage}.epochs=1", f"{stage}.warmup_epochs=0", f"{stage}.batch_size={batch}"]
+            overrides += [f"{stage}.epochs=1", f"{stage}.warmup_epochs=0", f"{stage}.batch_size={args.batch}"]
     if getattr(recipe.generic, "loss_band", None) is not None:
         overrides.append("generic.loss_band=null")
     return load_recipe(path, overrides)
 
 
 def time_recipe(name: str, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    recipe = shrunk(name, args.data, folder, args.steps, args.batch)
+    recipe = shrunk(name, args, folder)
     run = folder / name
     command = "benchmarks/method_steps.py"
     pipeline.run(recipe, run, device=choose_device(args.device), progress=make_progress(), command=command, until="specific")
@@ -108,6 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--recipes", nargs="+", default=full_size_recipes())
+    parser.add_argument("--set", nargs="+", default=[], help="settings of all these recipes, as g2sd run --set takes them")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--device", choices=["cpu", "cuda"], default=None)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from g2sd_deploy import __version__, environment
 from g2sd_deploy.artifact import Artifact, Identity, commit, digest_of, read_artifact, unfinished_folder, write_text_whole
 from g2sd_deploy.errors import RunFailed, UserError
+from g2sd_deploy.locks import lock
 from g2sd_deploy.progress import Progress
 from g2sd_deploy.settings import Recipe
 
@@ -337,13 +338,6 @@ def _locked(run_folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _unwritable(run_folder, error) from None
     with file:
-        try:
-            import fcntl
-        except ImportError:  # no such lock on Windows
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"--out {run_folder}: another g2sd run is writing there; wait for it or give another --out") from None
+        if not lock(file, wait=False):
+            raise UserError(f"--out {run_folder}: another g2sd run is writing there; wait for it or give another --out")
         yield

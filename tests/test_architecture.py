@@ -28,6 +28,7 @@ TABLE: dict[str, str] = {
     "d": "",
     "d.errors": "x.edge",
     "d.randomness": "",
+    "d.locks": "",
     "d.artifact": "d.errors",
     "d.environment": "x.edge",
     "d.runtime": "d.errors",
@@ -47,7 +48,7 @@ TABLE: dict[str, str] = {
     "d.predictors": "d.artifact d.errors d.evaluation d.models.checkpoint x.bundle x.edge x.onnx_file",
     "d.report": "d.errors",
     # teachers: the catalogue and its downloads, and what reads weights
-    "d.zoo": "d d.artifact d.errors x.edge",
+    "d.zoo": "d d.artifact d.errors d.locks x.edge",
     "d.zoo.weights": "d.errors d.models d.zoo",
     "d.zoo.opening": "d.artifact d.data d.errors d.models d.models.checkpoint d.zoo d.zoo.weights x.edge",
     "d.zoo.taking_in": "d.errors d.models d.models.checkpoint d.zoo d.zoo.opening x.edge",
@@ -72,7 +73,7 @@ TABLE: dict[str, str] = {
     "d.stages.profile": "d.stages.context d.artifact d.predictors d.settings x.edge",
     "d.stages.report": "d.stages.context d.artifact d.report",
     # the entry
-    "d.pipeline": "d d.artifact d.data d.environment d.errors d.progress d.settings d.stages.context d.stages.custom d.stages.teacher",
+    "d.pipeline": "d d.artifact d.data d.environment d.errors d.locks d.progress d.settings d.stages.context d.stages.custom d.stages.teacher",
     "d.standalone": "d.artifact d.data d.data.corruptions d.errors d.evaluation d.evaluation.metrics d.predictors d.progress "
     "d.report d.settings d.stages.context d.stages.export d.stages.profile x.edge",
     "d.results": "d.artifact d.report",

@@ -25,7 +25,7 @@ def load_named(name: str, setting: str) -> Callable[..., Any]:
     _find_current_folder()
     try:
         module = import_module(module_name)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise _not_importable(name, setting, str(error)) from None
     found: Callable[..., Any] | None = getattr(module, attribute, None)
     if found is None or not callable(found):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from g2sd_deploy.errors import UserError
+from g2sd_deploy.locks import lock
 
 _LOG = logging.getLogger(__name__)
 _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"", "0", "false", "no", "off"})
@@ -73,14 +74,7 @@ def exclusive(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{path.parent}: cannot be written ({error.strerror}); set G2SD_CACHE to a folder you may write to") from None
     with file:
-        try:
-            import fcntl
-        except ImportError:  # no such lock on Windows
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not lock(file, wait=False):
             _LOG.warning("%s: another process is writing there; waiting for it", path.parent)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file, wait=True)
         yield
