@@ -125,6 +125,16 @@ def _own_method(recipe: Recipe, name: str) -> dict[str, str]:
     return {named: source_digest(named, f"{name}.{setting}")}
 
 
+def _check_teacher(recipe: Recipe) -> None:
+    """Refuse a teacher that cannot play its role before hours are spent on what comes before it.
+
+    Raises:
+        UserError: As `stages.teacher.fingerprint`.
+    """
+    if recipe.teacher is not None:
+        _sources(recipe, "teacher")
+
+
 def plan(recipe: Recipe, run_folder: Path, *, until: str | None = None, force: str | None = None) -> list[Step]:
     """Which stages would run, and why.
 
@@ -133,6 +143,7 @@ def plan(recipe: Recipe, run_folder: Path, *, until: str | None = None, force: s
     """
     check_folder(recipe, run_folder)
     stages = select_stages(recipe, until, force)
+    _check_teacher(recipe)
     pending: set[str] = set()
     failed: set[str] = set()
     steps = []
@@ -231,6 +242,7 @@ def run(
     failed: dict[str, str] = {}
     stages = select_stages(recipe, until, force)
     check_folder(recipe, run_folder)
+    _check_teacher(recipe)
     with _locked(run_folder):
         record_run(recipe, run_folder, command)
         for stage in stages:

@@ -216,8 +216,10 @@ def test_a_skipped_block_is_as_if_it_were_not_there() -> None:
     encoder, pictures = randomise(Encoder(DEEP)), images()
     survival = torch.ones(3, 4, 2)
     survival[:, 1] = 0
-    without = run_timm_blocks([encoder.blocks[i] for i in (0, 2, 3)], embedded_by_hand(encoder, pictures), DEEP)
-    torch.testing.assert_close(encoder(pictures, survival=survival), without, **CLOSE)
+    before = run_timm_blocks([encoder.blocks[i] for i in (0, 2)], embedded_by_hand(encoder, pictures), DEEP)
+    torch.testing.assert_close(encoder(pictures, survival=survival), run_timm_blocks([encoder.blocks[3]], before, DEEP), **CLOSE)
+    last = cast("Any", encoder.blocks[3])
+    torch.testing.assert_close(encoder.qkv(pictures, 4, survival=survival), last.attn.qkv(last.norm1(before)), **CLOSE)
 
 
 def test_each_branch_of_each_sample_has_its_own_factor() -> None:
