@@ -63,7 +63,8 @@ TABLE: dict[str, str] = {
     "d.stages.teacher": "d.stages.context d.artifact d.errors d.models d.models.checkpoint d.settings d.zoo d.zoo.opening x.edge",
     "d.stages.pretrain": "d.stages.context d.stages.fitting d.artifact d.methods d.models d.models.checkpoint d.training",
     "d.stages.finetune": "d.stages.context d.stages.fitting d.artifact d.methods d.models d.models.checkpoint",
-    "d.stages.generic": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models d.models.checkpoint d.settings d.training",
+    "d.stages.generic": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.errors d.models d.models.checkpoint d.settings "
+    "d.training",
     "d.stages.specific": "d.stages.context d.stages.custom d.stages.fitting d.artifact d.data d.methods d.models "
     "d.models.checkpoint d.settings",
     "d.stages.baseline": "d.stages.context d.stages.fitting d.artifact d.methods d.models",

@@ -175,6 +175,7 @@ def test_distillation_of_the_task_needs_a_teacher_of_the_task(method: str) -> No
             {"teacher_decoder_block": None, "teacher_encoder_block": 1, "decoder": None, "supervise": "masked"},
             "supervise is masked, but an encoder sees no masked patch; use supervise all with teacher_encoder_block",
         ),
+        ("g2sd", {"supervise": "masked", "mask_ratio": 0.0}, "supervise is masked, but mask_ratio 0 hides no patch"),
         ("g2sd", {"loss_band": {"after": 1.0}}, "less than 1"),
         ("dmae", {"student_block": 3}, "generic.student_block is 3, but student.depth is 2"),
         ("dmae", {"distance": "l3"}, "'l1' or 'l2'"),

@@ -1,5 +1,6 @@
 """Methods of a user's own, named by import path."""
 
+import inspect
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -32,6 +33,21 @@ def load_named(name: str, setting: str) -> Callable[..., Any]:
         what = "is nothing that can be called" if hasattr(module, attribute) else "is not in that module"
         raise UserError(f"{setting} is {name}: {attribute} {what}; name a function")
     return found
+
+
+def check_call(function: Callable[..., Any], num_arguments: int, options: dict[str, Any], name: str, setting: str) -> None:
+    """Refuse options that a named function does not take, before it is called.
+
+    Raises:
+        UserError: It takes another number of arguments, or other options.
+    """
+    try:
+        inspect.signature(function).bind(*[None] * num_arguments, **options)
+    except TypeError as error:
+        given = ", ".join(options) or "none"
+        raise UserError(
+            f"{setting} is {name}: it cannot be called with {num_arguments} arguments and the options {given} ({error})"
+        ) from None
 
 
 def source_digest(name: str, setting: str) -> str:

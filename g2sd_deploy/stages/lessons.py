@@ -23,7 +23,7 @@ from g2sd_deploy.settings import (
     TinymimSettings,
 )
 from g2sd_deploy.stages.context import MASKED_FILE, Context, encoder_file, seed_weights
-from g2sd_deploy.stages.custom import load_named
+from g2sd_deploy.stages.custom import check_call, load_named
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,7 @@ def _custom(context: Context, settings: CustomGenericSettings, spec: EncoderSpec
         teacher = _masked_teacher(context) if has_decoder else _encoder_teacher(context)
     seed_weights(context)
     student = Encoder(spec)
+    check_call(builder, 2, settings.options, settings.builder, "generic.builder")
     learner = builder(student, teacher, **settings.options)
     if not isinstance(learner, nn.Module):
         raise UserError(

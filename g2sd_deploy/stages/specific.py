@@ -20,7 +20,7 @@ from g2sd_deploy.settings import (
     SpecificSettings,
 )
 from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, encoder_file, encoder_spec, open_dataset, seed_weights
-from g2sd_deploy.stages.custom import load_named
+from g2sd_deploy.stages.custom import check_call, load_named
 from g2sd_deploy.stages.fitting import ClassifierLoss, train_classifier
 
 TeacherLoss = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
@@ -69,6 +69,7 @@ def _loss_of(context: Context, settings: SpecificSettings) -> ClassifierLoss:
             )
         case CustomSpecificSettings(loss=name, options=options):
             loss = load_named(name, "specific.loss")
+            check_call(loss, 4, options, name, "specific.loss")
             if "classifier" not in context.inputs:
                 return lambda logits, dist, mix: loss(logits, dist, mix.targets, None, **options)
             return _with_teacher(context, lambda logits, dist, targets, teacher: loss(logits, dist, targets, teacher, **options))

@@ -12,7 +12,7 @@ import pytest
 from g2sd_deploy.artifact import read_artifact
 
 G2sd = Callable[..., Any]
-ON = ("--on", "bundled:fashion-mnist", "--max-images", "64")
+ON = ("--on", "bundled:fashion-mnist", "--max-images", "40")
 
 
 def error_of(answer: Any, code: int = 2) -> str:
@@ -44,7 +44,7 @@ def test_a_stage_a_file_and_a_bundle_are_scored_as_the_run_scored_them(g2sd: G2s
     assert evaluated is not None
     for row, name in zip(rows, ("student", "student", "student", "student", "teacher"), strict=True):
         wanted = evaluated.metrics["models"][name]["clean"]
-        assert row["num_images"] == 64
+        assert row["num_images"] == 40
         assert row["top1"] == wanted["top1"] and row["nll"] == pytest.approx(wanted["nll"], rel=1e-4)
     assert rows[0]["parameters"] == pytest.approx(rows[2]["parameters"], rel=0.01)  # the exporter folds a few away
 
@@ -63,7 +63,7 @@ def test_corruptions_are_scored_where_asked_for(g2sd: G2sd, smoke_run: Any) -> N
 def test_an_exported_classifier_is_a_bundle_that_proves_itself(g2sd: G2sd, smoke_run: Any, tmp_path: Path, python: str) -> None:
     out = tmp_path / "new" / "bundle"
     (row,) = rows_of(g2sd("export", smoke_run.folder / "specific", *ON, "--out", out, "--json"))
-    assert (row["bundle"], row["verdict"], row["flipped"], row["num_images"]) == (str(out), "passed", 0, 64)
+    assert (row["bundle"], row["verdict"], row["flipped"], row["num_images"]) == (str(out), "passed", 0, 40)
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
     done = subprocess.run([python, "-B", "-m", "edge", "selftest"], cwd=out, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -75,6 +75,15 @@ def forgets_the_student(student, teacher):
     return nn.Linear(2, 2)
 
 
+class Bare(nn.Module):
+    def __init__(self, student, teacher):
+        super().__init__()
+        self.student = student
+
+    def forward(self, views):
+        return self.student(views.images).mean()
+
+
 not_callable = 3
 """
 
@@ -357,6 +366,8 @@ def test_a_users_method_is_given_the_student_the_frozen_teacher_and_its_options(
         ("methods_of_a_user:absent", "generic.builder is methods_of_a_user:absent: absent is not in that module; name a function"),
         ("methods_of_a_user:not_callable", "not_callable is nothing that can be called; name a function"),
         ("methods_of_a_user:no_module", "generic.builder methods_of_a_user:no_module returned function; wanted a torch.nn.Module"),
+        ("methods_of_a_user:build", "cannot be called with 2 arguments and the options none .*missing a required argument: 'weight'"),
+        ("methods_of_a_user:Bare", "custom method methods_of_a_user:Bare gives Tensor; wanted a dict of named loss terms"),
         ("methods_of_a_user:forgets_the_student", "returned a module that does not hold the student; keep it as an attribute"),
     ],
 )
