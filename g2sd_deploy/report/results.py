@@ -161,8 +161,8 @@ def _budget(run: RunSummary) -> str:
     parts = []
     stages = [run.training[stage] for stage in STAGES_THAT_TRAIN["student"] if stage in run.training]
     if stages:
-        spent = " + ".join(f"{formatting.duration(stage.train_seconds)} {stage.stage}" for stage in stages)
-        parts.append(f"Student: {spent} distillation.")
+        spent = " + ".join(f"{formatting.duration(stage.train_seconds)} {stage.stage} ({stage.method})" for stage in stages)
+        parts.append(f"Student: {spent}.")
     if "baseline" in run.training:
         spent = formatting.duration(run.training["baseline"].train_seconds)
         parts.append(f"Baseline: the student’s architecture trained on labels alone for {spent}.")
