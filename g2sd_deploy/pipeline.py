@@ -125,16 +125,6 @@ def _own_method(recipe: Recipe, name: str) -> dict[str, str]:
     return {named: source_digest(named, f"{name}.{setting}")}
 
 
-def _check_teacher(recipe: Recipe) -> None:
-    """Refuse a teacher that cannot play its role before hours are spent on what comes before it.
-
-    Raises:
-        UserError: As `stages.teacher.fingerprint`.
-    """
-    if recipe.teacher is not None:
-        _sources(recipe, "teacher")
-
-
 def plan(recipe: Recipe, run_folder: Path, *, until: str | None = None, force: str | None = None) -> list[Step]:
     """Which stages would run, and why.
 
@@ -143,7 +133,6 @@ def plan(recipe: Recipe, run_folder: Path, *, until: str | None = None, force: s
     """
     check_folder(recipe, run_folder)
     stages = select_stages(recipe, until, force)
-    _check_teacher(recipe)
     pending: set[str] = set()
     failed: set[str] = set()
     steps = []
@@ -169,10 +158,10 @@ def _has_failed(folder: Path) -> bool:
 
 
 def select_stages(recipe: Recipe, until: str | None, force: str | None) -> list[Stage]:
-    """The recipe's stages up to `until`.
+    """The recipe's stages up to `until`; what they read from outside the run is refused here, before hours are spent.
 
     Raises:
-        UserError: A named stage is not among them, or a method of the user's own is not there.
+        UserError: A named stage is not among them, a teacher cannot play its role, or a method of the user's own is not there.
     """
     stages = stages_of(recipe)
     names = [stage.name for stage in stages]
@@ -182,8 +171,10 @@ def select_stages(recipe: Recipe, until: str | None, force: str | None) -> list[
     last = len(names) - 1 if until is None else names.index(until)
     if force is not None and names.index(force) > last:
         raise UserError(f"--force {force}: comes after --until {until}, so it would not run; drop one of them")
+    if recipe.teacher is not None:
+        _sources(recipe, "teacher")
     for name in names[: last + 1]:
-        _own_method(recipe, name)  # refused before anything trains
+        _own_method(recipe, name)
     return stages[: last + 1]
 
 
@@ -242,7 +233,6 @@ def run(
     failed: dict[str, str] = {}
     stages = select_stages(recipe, until, force)
     check_folder(recipe, run_folder)
-    _check_teacher(recipe)
     with _locked(run_folder):
         record_run(recipe, run_folder, command)
         for stage in stages:

@@ -61,13 +61,13 @@ TABLE: dict[str, str] = {
     "d.stages.lessons": "d.stages.context d.stages.custom d.errors d.methods d.models d.models.checkpoint d.settings",
     "d.stages.data": "d.stages.context d.artifact d.data d.errors d.settings x.edge",
     "d.stages.teacher": "d.stages.context d.artifact d.errors d.models d.models.checkpoint d.settings d.zoo d.zoo.opening x.edge",
-    "d.stages.pretrain": "d.stages.context d.stages.fitting d.artifact d.methods d.models d.models.checkpoint d.training",
-    "d.stages.finetune": "d.stages.context d.stages.fitting d.artifact d.methods d.models d.models.checkpoint",
+    "d.stages.pretrain": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models.checkpoint d.training",
+    "d.stages.finetune": "d.stages.context d.stages.fitting d.artifact d.models d.models.checkpoint",
     "d.stages.generic": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.errors d.models d.models.checkpoint d.settings "
     "d.training",
     "d.stages.specific": "d.stages.context d.stages.custom d.stages.fitting d.artifact d.data d.methods d.models "
     "d.models.checkpoint d.settings",
-    "d.stages.baseline": "d.stages.context d.stages.fitting d.artifact d.methods d.models",
+    "d.stages.baseline": "d.stages.context d.stages.fitting d.artifact d.models",
     "d.stages.evaluate": "d.stages.context d.artifact d.data.corruptions d.evaluation d.evaluation.metrics d.predictors d.settings x.edge",
     "d.stages.export": "d.stages.context d.artifact d.data d.environment d.evaluation d.models.checkpoint d.settings "
     "x.bundle x.edge x.onnx_file x.parity",

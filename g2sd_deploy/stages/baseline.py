@@ -1,10 +1,9 @@
 """Baseline stage: the student's architecture trained from scratch on labels alone."""
 
 from g2sd_deploy.artifact import Made
-from g2sd_deploy.methods.classification import soft_cross_entropy
 from g2sd_deploy.models.vit import Classifier
 from g2sd_deploy.stages.context import Context, encoder_spec, open_dataset, seed_weights
-from g2sd_deploy.stages.fitting import train_classifier
+from g2sd_deploy.stages.fitting import label_loss, train_classifier
 
 
 def run(context: Context) -> Made:
@@ -19,6 +18,6 @@ def run(context: Context) -> Made:
         model,
         dataset,
         settings,
-        lambda logits, _, mix: soft_cross_entropy(logits, mix.targets),
+        label_loss,
         method="supervised training from scratch",
     )

@@ -3,11 +3,10 @@
 import torch
 
 from g2sd_deploy.artifact import Made
-from g2sd_deploy.methods.classification import soft_cross_entropy
 from g2sd_deploy.models.checkpoint import load_encoder
 from g2sd_deploy.models.vit import Classifier, start_from
 from g2sd_deploy.stages.context import Context, encoder_file, open_dataset, seed_weights
-from g2sd_deploy.stages.fitting import train_classifier
+from g2sd_deploy.stages.fitting import label_loss, train_classifier
 
 
 def run(context: Context) -> Made:
@@ -24,7 +23,7 @@ def run(context: Context) -> Made:
         model,
         dataset,
         settings,
-        lambda logits, _, mix: soft_cross_entropy(logits, mix.targets),
+        label_loss,
         method="supervised fine-tuning",
         dtype=getattr(torch, settings.weights),
     )

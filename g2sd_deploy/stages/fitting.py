@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from g2sd_deploy.artifact import Made
 from g2sd_deploy.data.augment import Mixed, mix_batch
 from g2sd_deploy.errors import RunFailed
-from g2sd_deploy.methods.classification import smoothed_one_hot
+from g2sd_deploy.methods.classification import smoothed_one_hot, soft_cross_entropy
 from g2sd_deploy.methods.views import Views
 from g2sd_deploy.models.checkpoint import ClassifierFile, save_classifier
 from g2sd_deploy.models.vit import Classifier, EncoderSpec, survival_scales
@@ -29,13 +29,11 @@ ClassifierLoss = Callable[[Tensor, Tensor | None, Mixed], Tensor]
 def views_of(context: Context, batch: Batch, student: EncoderSpec) -> Views:
     """What a method without labels is given: one draw of each kind, shared by teacher and student."""
     noise = uniform(context.recipe.seed, "mask", batch.epoch, batch.indices, student.num_patches)
-    drops = uniform(context.recipe.seed, "drop_path", batch.epoch, batch.indices, 2 * student.depth)
-    device = batch.images.device
     return Views(
         images=batch.images,
         student_images=batch.jittered,
-        mask_noise=torch.from_numpy(noise).to(device),
-        drop_draws=torch.from_numpy(drops).to(device).view(-1, student.depth, 2),
+        mask_noise=torch.from_numpy(noise).to(batch.images.device),
+        drop_draws=_drop_draws(context, batch, student.depth),
     )
 
 
@@ -71,6 +69,11 @@ def fit(
     lines = "".join(json.dumps(row) + "\n" for row in log.history)
     (context.folder / HISTORY_FILE).write_text(lines, encoding="utf-8")
     return log
+
+
+def label_loss(logits: Tensor, _: Tensor | None, mix: Mixed) -> Tensor:
+    """The (mixed) labels alone, learnt by the class head."""
+    return soft_cross_entropy(logits, mix.targets)
 
 
 def train_classifier(
@@ -115,9 +118,14 @@ def _survival(context: Context, batch: Batch, depth: int, drop_path: float) -> T
     """Drop path that grows linearly from 0 at the first block."""
     if drop_path == 0:
         return None
-    draws = torch.from_numpy(uniform(context.recipe.seed, "drop_path", batch.epoch, batch.indices, 2 * depth))
     rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
-    return survival_scales(draws.to(batch.images.device).view(-1, depth, 2), rates)
+    return survival_scales(_drop_draws(context, batch, depth), rates)
+
+
+def _drop_draws(context: Context, batch: Batch, depth: int) -> Tensor:
+    """Uniform numbers for the two branches of each block."""
+    draws = uniform(context.recipe.seed, "drop_path", batch.epoch, batch.indices, 2 * depth)
+    return torch.from_numpy(draws).to(batch.images.device).view(-1, depth, 2)
 
 
 def training_result(context: Context, log: TrainLog, model: nn.Module, path: Path, method: str) -> Made:

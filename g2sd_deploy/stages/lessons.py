@@ -20,6 +20,7 @@ from g2sd_deploy.settings import (
     G2sdSettings,
     GenericSettings,
     MaeSettings,
+    PretrainSettings,
     TinymimSettings,
 )
 from g2sd_deploy.stages.context import MASKED_FILE, Context, encoder_file, seed_weights
@@ -64,12 +65,17 @@ def make_lesson(context: Context, settings: GenericSettings, spec: EncoderSpec) 
         case TinymimSettings():
             return _tinymim(context, settings, spec)
         case MaeSettings():
-            seed_weights(context)
-            model = MaskedAutoencoder(spec, _decoder_spec(settings.decoder))
-            learner = MaeLearner(model, mask_ratio=settings.mask_ratio, norm_pix=settings.norm_pix)
+            model, learner = make_mae(context, settings, spec)
             return Lesson(learner, model, spec, "MAE pre-training of the student")
         case CustomGenericSettings():
             return _custom(context, settings, spec)
+
+
+def make_mae(context: Context, settings: MaeSettings | PretrainSettings, spec: EncoderSpec) -> tuple[MaskedAutoencoder, MaeLearner]:
+    """A masked autoencoder, of a student or of a teacher, and what trains it."""
+    seed_weights(context)
+    model = MaskedAutoencoder(spec, _decoder_spec(settings.decoder))
+    return model, MaeLearner(model, mask_ratio=settings.mask_ratio, norm_pix=settings.norm_pix)
 
 
 def _g2sd(context: Context, settings: G2sdSettings, spec: EncoderSpec) -> Lesson:

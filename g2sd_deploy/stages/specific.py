@@ -7,7 +7,6 @@ from torch import Tensor
 
 from g2sd_deploy.artifact import Made
 from g2sd_deploy.data.augment import Mixed
-from g2sd_deploy.methods.classification import soft_cross_entropy
 from g2sd_deploy.methods.specific import hard_distillation_loss, nkd_loss, soft_distillation_loss
 from g2sd_deploy.models.checkpoint import load_classifier, load_encoder
 from g2sd_deploy.models.vit import Classifier, EncoderSpec, start_from
@@ -21,7 +20,7 @@ from g2sd_deploy.settings import (
 )
 from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, encoder_file, encoder_spec, open_dataset, seed_weights
 from g2sd_deploy.stages.custom import check_call, load_named
-from g2sd_deploy.stages.fitting import ClassifierLoss, train_classifier
+from g2sd_deploy.stages.fitting import ClassifierLoss, label_loss, train_classifier
 
 TeacherLoss = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
 
@@ -53,7 +52,7 @@ _METHODS = {
 def _loss_of(context: Context, settings: SpecificSettings) -> ClassifierLoss:
     match settings:
         case FinetuneOnlySettings():
-            return lambda logits, _, mix: soft_cross_entropy(logits, mix.targets)
+            return label_loss
         case HardDistillationSettings():
             return _with_teacher(context, _hard)
         case SoftDistillationSettings(temperature=temperature, alpha=alpha):

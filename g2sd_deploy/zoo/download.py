@@ -28,7 +28,7 @@ Tick = Callable[[int, int | None], None]
 _PROGRESS = 1 << 20
 _TRANSIENT = frozenset({408, 425, 429})
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MIB = 1 << 20
 
 
@@ -263,7 +263,7 @@ class _Transfer:
             while left:
                 left = left[file.write(left) :]
         except OSError as error:
-            full = "the disk is full" if error.errno in _FULL else f"it cannot be written ({error.strerror})"
+            full = "the disk is full" if error.errno in DISK_FULL else f"it cannot be written ({error.strerror})"
             raise UserError(
                 f"{self._part}: {full}; the {self.size() / _MIB:.1f} MiB that came are kept, and the same command goes on from there "
                 "once there is room (or set G2SD_CACHE to a folder on another disk)"

@@ -1,6 +1,5 @@
 """Bring a teacher's file into the cache: verified before it gets its name, safe when two processes do it at once."""
 
-import errno
 import hashlib
 import os
 from dataclasses import dataclass
@@ -9,13 +8,12 @@ from pathlib import Path
 from g2sd_deploy.artifact import sha256_of
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.zoo.catalog import Teacher
-from g2sd_deploy.zoo.download import PATIENT, Expected, Policy, Tick, discard_part, download
+from g2sd_deploy.zoo.download import DISK_FULL, PATIENT, Expected, Policy, Tick, discard_part, download
 from g2sd_deploy.zoo.inspection import weight_format
 from g2sd_deploy.zoo.lockfile import Locked, read_lock, record
 from g2sd_deploy.zoo.places import Places, exclusive
 
 _CHUNK = 1 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ def _copy(source: Path, part: Path, tick: Tick) -> None:
                 tick(done, total)
     except OSError as error:
         discard_part(part)
-        reason = "the disk is full" if error.errno in _FULL else str(error.strerror)
+        reason = "the disk is full" if error.errno in DISK_FULL else str(error.strerror)
         raise UserError(f"{source}: cannot be copied to {part.parent} ({reason})") from None
 
 

@@ -1,7 +1,8 @@
 """A tiny run whose teacher is made on the spot, up to the evaluation."""
 
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,19 @@ def make_context(artifact_of: Callable[[str], Artifact], recipe: Recipe, tmp_pat
         return Context(chosen, stage, found, tmp_path / folder, tmp_path, torch.device("cpu"), SilentProgress())
 
     return make
+
+
+@pytest.fixture(scope="module")
+def user_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a user keeps the method of the test file: its MODULE, under its MODULE_NAME."""
+    folder = tmp_path_factory.mktemp("user")
+    (folder / f"{request.module.MODULE_NAME}.py").write_text(request.module.MODULE)
+    return folder
+
+
+@pytest.fixture
+def in_the_users_folder(request: pytest.FixtureRequest, user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(user_folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    sys.modules.pop(request.module.MODULE_NAME, None)

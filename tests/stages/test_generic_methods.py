@@ -4,7 +4,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ TERMS = {"dmae": {"loss_pixels", "loss_alignment"}, "tinymim": {"loss_query_key"
 SAID = {"g2sd_masked": "G2SD", "g2sd_encoder": "G2SD", "custom": "methods_of_a_user:build", "mae": "MAE", "tinymim": "TinyMIM"}
 STILL = {"method": "finetune", "base_lr": 1e-12, "weight_decay": 0.0}
 
+pytestmark = pytest.mark.usefixtures("in_the_users_folder")
+MODULE_NAME = "methods_of_a_user"
 MODULE = """
 import torch
 from torch import nn
@@ -86,21 +88,6 @@ class Bare(nn.Module):
 
 not_callable = 3
 """
-
-
-@pytest.fixture(scope="session")
-def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("user")
-    (folder / "methods_of_a_user.py").write_text(MODULE)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def in_the_users_folder(user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(user_folder)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield
-    sys.modules.pop("methods_of_a_user", None)
 
 
 def artifact(run: Path, stage: str) -> Artifact:

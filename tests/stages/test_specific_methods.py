@@ -1,7 +1,7 @@
 """Every method of the specific stage in a tiny recipe: what it leaves, what teacher and student are shown, and what they start from."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ EVERYTHING: Section = {
 PLAIN_IMAGES = {"mix": {"mixup": 0.0, "cutmix": 0.0, "label_smoothing": 0.2}}
 WEIGHTS = "classifier.safetensors"
 
+pytestmark = pytest.mark.usefixtures("in_the_users_folder")
+MODULE_NAME = "loss_of_a_user"
 MODULE = """
 given = []
 
@@ -61,21 +63,6 @@ def loss(logits, dist_logits, targets, teacher_logits, *, weight):
     return weight * (sum(terms) - targets).square().mean()
 
 """
-
-
-@pytest.fixture(scope="module")
-def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("user")
-    (folder / "loss_of_a_user.py").write_text(MODULE)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def in_the_users_folder(user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(user_folder)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield
-    sys.modules.pop("loss_of_a_user", None)
 
 
 def trained(context: Context) -> Classifier:
