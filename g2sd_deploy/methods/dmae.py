@@ -84,6 +84,7 @@ class DmaeLearner(nn.Module):
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         mask = mask_from_noise(views.mask_noise, self.mask_ratio)
+        mask.require_hidden()
         with torch.no_grad():
             target = self.target(views.images, mask)
         encoder = self.student.encoder

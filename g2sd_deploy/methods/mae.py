@@ -20,19 +20,14 @@ def masked_pixel_loss(
     Args:
         predicted: Predicted pixels of each patch; any float dtype, computed in float32.
         pixels: Normalised input pixels of each patch.
-        hidden: True where the encoder did not see the patch; only these count.
+        hidden: True where the encoder did not see the patch; only these count, and there must be some.
         norm_pix: Compare with pixels standardised within their patch (unbiased variance, eps 1e-6).
 
     Returns:
         Mean over hidden patches and their pixels, float32.
 
-    Raises:
-        ValueError: No patch is hidden.
-
     Source: arXiv 2111.06377; facebookresearch/mae@efb2a80, models_mae.py (forward_loss).
     """
-    if not bool(hidden.any()):
-        raise ValueError("the mask hides no patch, so there is nothing to reconstruct; raise mask_ratio")
     target = pixels.float()
     if norm_pix:
         target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
@@ -51,6 +46,7 @@ class MaeLearner(nn.Module):
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         mask = mask_from_noise(views.mask_noise, self.mask_ratio)
+        mask.require_hidden()
         pixels = patchify(views.student_images, self.student.encoder.spec.patch_px)
         predicted = self.student(views.student_images, mask)
         return {"pixels": masked_pixel_loss(predicted, pixels, mask.hidden, norm_pix=self.norm_pix)}

@@ -105,6 +105,7 @@ def nkd_loss(
     label = targets.argmax(dim=-1, keepdim=True)
     weight = teacher.softmax(dim=-1).gather(1, label)
     labelled = -(weight * student.log_softmax(dim=-1).gather(1, label)).mean()
-    other = torch.ones_like(student, dtype=torch.bool).scatter(1, label, value=False)
-    others = [(z[other].view(len(z), -1) / temperature).log_softmax(dim=-1) for z in (student, teacher)]
+    places = torch.arange(logits.shape[1] - 1, device=logits.device)
+    other = places + (places >= label)  # by index, not by mask: the host would have to wait for how many a mask selects
+    others = [(z.gather(1, other) / temperature).log_softmax(dim=-1) for z in (student, teacher)]
     return labelled - gamma * temperature**2 * (others[1].exp() * others[0]).sum(dim=-1).mean()

@@ -1,4 +1,4 @@
-"""What a method without labels is given at each step."""
+"""What a method is given at each step: without labels, and with them."""
 
 from dataclasses import dataclass
 
@@ -21,3 +21,18 @@ class Views:
     student_images: Float[Tensor, "batch channels height width"]
     mask_noise: Float64[Tensor, "batch patches"]
     drop_draws: Float64[Tensor, "batch depth 2"]
+
+
+@dataclass(frozen=True)
+class LabelledViews:
+    """Images of one step with what a classifier is to say of them.
+
+    Attributes:
+        images: Augmented, normalised and (where the recipe asks for it) mixed.
+        targets: Soft labels; rows sum to 1.
+        survival: Factors of each block's residual branches (drop path); None for 1.
+    """
+
+    images: Float[Tensor, "batch channels height width"]
+    targets: Float[Tensor, "batch classes"]
+    survival: Float[Tensor, "batch depth 2"] | None = None

@@ -31,6 +31,15 @@ class Mask:
     restore_ids: Int64[Tensor, "B N"]
     hidden: Bool[Tensor, "B N"]
 
+    def require_hidden(self) -> None:
+        """Refuse a mask that hides nothing, by its shape: looking at `hidden` would make the host wait for the device.
+
+        Raises:
+            ValueError: Every patch is visible.
+        """
+        if self.keep_ids.shape[1] == self.restore_ids.shape[1]:
+            raise ValueError("the mask hides no patch, so there is nothing to score; raise mask_ratio")
+
 
 def mask_from_noise(noise: Float[Tensor, "B N"], mask_ratio: float) -> Mask:
     """Hide the patches with the largest noise; int(N * (1 - mask_ratio)) stay visible.

@@ -1,14 +1,16 @@
 """Plain ViT encoder and classifier on timm's blocks.
 
-Shape letters: B batch, N patches of an image, K patches that the encoder sees, T tokens, C channels, P patch side in pixels, D width.
+Shape letters: B batch, N patches of an image, K patches that the encoder sees, T tokens, R tokens that are read, C channels, P patch side
+in pixels, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int64
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -17,6 +19,8 @@ from g2sd_deploy.models.position import sincos_position_table
 
 Pooling = Literal["cls", "mean"]
 Token = Literal["none", "g2sd", "deit"]
+Pick = Callable[[Tensor], Tensor]
+"""Tokens [B, T, D] to some of them, [B, R, D]."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,21 @@ def init_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def patchify(images: Float[Tensor, "B C H W"], patch_px: int) -> Float[Tensor, "B N CPP"]:
-    """Cut images into non-overlapping patches, row by row; numbers of a patch are ordered (channel, y, x) as in a convolution's kernel."""
+def patchify(images: Float[Tensor, "B C H W"], patch_px: int, ids: Int64[Tensor, "B K"] | None = None) -> Float[Tensor, "B patches CPP"]:
+    """Cut images into non-overlapping patches, row by row; numbers of a patch are ordered (channel, y, x) as in a convolution's kernel.
+
+    Args:
+        images: Any images.
+        patch_px: Side of a patch.
+        ids: Patches to cut out, in this order; the pixels of others are not touched. None: all.
+    """
     b, c, h, w = images.shape
     grid_y, grid_x = h // patch_px, w // patch_px
-    cut = images.reshape(b, c, grid_y, patch_px, grid_x, patch_px)
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(b, grid_y * grid_x, c * patch_px * patch_px)
+    cut = images.reshape(b, c, grid_y, patch_px, grid_x, patch_px).permute(0, 2, 4, 1, 3, 5)
+    if ids is None:
+        return cut.reshape(b, grid_y * grid_x, c * patch_px * patch_px)
+    image = torch.arange(b, device=images.device).unsqueeze(1)
+    return cut[image, ids // grid_x, ids % grid_x].flatten(2)
 
 
 def gather_tokens(tokens: Float[Tensor, "B N D"], ids: Int64[Tensor, "B K"]) -> Float[Tensor, "B K D"]:
@@ -86,7 +99,7 @@ def survival_scales(draws: Float64[Tensor, "B depth 2"], rates: Sequence[float])
     Source: arXiv 1603.09382; the rescaling as in huggingface/pytorch-image-models, timm/layers/drop.py.
     Differs: the draws are an argument, so that a step is a function of its counters.
     """
-    rate = torch.tensor(rates, dtype=draws.dtype, device=draws.device).view(1, -1, 1)
+    rate = torch.tensor(rates, dtype=draws.dtype).to(draws.device, non_blocking=True).view(1, -1, 1)  # built there, the host would wait
     return ((draws >= rate) / (1 - rate)).float()
 
 
@@ -102,6 +115,31 @@ def run_block(block: nn.Module, x: Float[Tensor, "B T D"], scales: Float[Tensor,
     return scaled
 
 
+def run_block_for(
+    block: nn.Module, x: Float[Tensor, "B T D"], pick: Pick, scales: Float[Tensor, "B 2"] | None = None
+) -> Float[Tensor, "B R D"]:
+    """What `pick(run_block(block, x, scales))` is, up to rounding, without computing the tokens that are not picked.
+
+    Keys and values are needed of every token; queries, projection and MLP of the picked ones alone. For a class token that is a sixth of
+    the block's arithmetic.
+    """
+    inner = cast("Any", block)
+    heads, width, normed = inner.attn.num_heads, x.shape[-1], inner.norm1(x)
+    weight, bias = inner.attn.qkv.weight, inner.attn.qkv.bias
+    queries = F.linear(pick(normed), weight[:width], bias[:width])
+    keys, values = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
+    q, k, v = (part.reshape(*part.shape[:2], heads, -1).transpose(1, 2) for part in (queries, keys, values))
+    attended = inner.attn.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+    if scales is None:
+        x = pick(x) + attended
+        plain: Tensor = x + inner.mlp(inner.norm2(x))
+        return plain
+    attention, mlp = scales.to(x.dtype).view(-1, 2, 1, 1).unbind(1)
+    x = pick(x) + attention * attended
+    scaled: Tensor = x + mlp * inner.mlp(inner.norm2(x))
+    return scaled
+
+
 class PatchEmbed(nn.Module):
     """Linear projection of patches, stored as the convolution kernel that MAE and timm store."""
 
@@ -113,7 +151,7 @@ class PatchEmbed(nn.Module):
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, patches: Float[Tensor, "B K CPP"]) -> Float[Tensor, "B K D"]:
-        return nn.functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class Encoder(nn.Module):
@@ -141,7 +179,8 @@ class Encoder(nn.Module):
         extra_token: Float[Tensor, "1 1 D"] | None = None,
         *,
         survival: Float[Tensor, "B depth 2"] | None = None,
-    ) -> Float[Tensor, "B T D"]:
+        pick: Pick | None = None,
+    ) -> Float[Tensor, "B R D"]:
         """Encode all patches, or only those in `keep_ids`.
 
         Args:
@@ -149,11 +188,16 @@ class Encoder(nn.Module):
             keep_ids: Patches to see; None for all of them.
             extra_token: A token appended at the end as it is (a distillation token).
             survival: Factors of each block's residual branches (drop path); None for 1.
+            pick: Tokens that are wanted; the last block computes no other. None: all.
 
         Returns:
-            Tokens (class token, patches, extra token), before the final norm.
+            Tokens (class token, patches, extra token), or those that are picked, before the final norm.
         """
-        return self.features(images, keep_ids, taps=(self.spec.depth,), extra_token=extra_token, survival=survival)[0]
+        if pick is None or not self.spec.depth:
+            tokens = self.features(images, keep_ids, taps=(self.spec.depth,), extra_token=extra_token, survival=survival)[0]
+            return tokens if pick is None else pick(tokens)
+        tokens = self.features(images, keep_ids, taps=(self.spec.depth - 1,), extra_token=extra_token, survival=survival)[0]
+        return run_block_for(self.blocks[-1], tokens, pick, None if survival is None else survival[:, -1])
 
     def features(
         self,
@@ -204,10 +248,9 @@ class Encoder(nn.Module):
     def _embed(
         self, images: Float[Tensor, "B C H W"], keep_ids: Int64[Tensor, "B K"] | None, extra_token: Float[Tensor, "1 1 D"] | None
     ) -> Float[Tensor, "B T D"]:
-        patches = patchify(images, self.spec.patch_px)
+        patches = patchify(images, self.spec.patch_px, keep_ids)
         positions = self.pos_embed[:, 1:]
         if keep_ids is not None:
-            patches = gather_tokens(patches, keep_ids)
             positions = gather_tokens(positions.expand(images.shape[0], -1, -1), keep_ids)
         tokens = self.patch_embed(patches) + positions
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(images.shape[0], -1, -1)
@@ -254,12 +297,13 @@ class Classifier(nn.Module):
     ) -> tuple[Float[Tensor, "B classes"], Float[Tensor, "B classes"] | None]:
         """Logits of the class head and, where there is one, of the distillation head."""
         extra = self.dist_token if self.dist_pos is None or self.dist_token is None else self.dist_token + self.dist_pos
-        tokens = self.encoder(images, extra_token=extra, survival=survival)
         num_patches = self.encoder.spec.num_patches
         match self.pooling:
             case "cls":
+                tokens = self.encoder(images, extra_token=extra, survival=survival, pick=_first if extra is None else _first_and_last)
                 pooled = tokens[:, 0]
             case "mean":
+                tokens = self.encoder(images, extra_token=extra, survival=survival)
                 pooled = tokens[:, 1 : 1 + num_patches].mean(dim=1)
         logits = self.head(self.encoder.norm(pooled))
         if self.head_dist is None:
@@ -270,6 +314,14 @@ class Classifier(nn.Module):
         """Logits for inference: the mean of the two heads where there are two."""
         logits, dist = self.forward_heads(images)
         return logits if dist is None else (logits + dist) / 2
+
+
+def _first(tokens: Tensor) -> Tensor:
+    return tokens[:, :1]
+
+
+def _first_and_last(tokens: Tensor) -> Tensor:
+    return torch.cat([tokens[:, :1], tokens[:, -1:]], dim=1)
 
 
 def start_from(model: Classifier, encoder: Encoder) -> None:

@@ -107,9 +107,19 @@ def test_the_loss_is_the_same_whichever_order_the_tokens_have() -> None:
     assert not torch.isclose(hidden_feature_loss(student[:, order], teacher), loss)
 
 
-def test_features_of_different_shapes_and_a_mask_of_nothing_are_refused() -> None:
+def test_a_token_that_is_not_scored_may_be_anything() -> None:
+    student, teacher = features(7)
+    mask = torch.tensor([[False, True, True, False, True], [True, False, False, False, False]])
+    loss = hidden_feature_loss(student, teacher, mask=mask)
+    student[~mask] = math.inf
+    student.requires_grad_()
+    unscored = hidden_feature_loss(student, teacher, mask=mask)
+    unscored.backward()
+    assert student.grad is not None
+    assert unscored.item() == loss.item() and student.grad[mask].isfinite().all()
+
+
+def test_features_of_different_shapes_are_refused() -> None:
     student, teacher = features(4)
     with pytest.raises(ValueError, match=r"student features \(2, 5, 8\) and teacher features \(2, 4, 8\) must have one shape"):
         unwrap(hidden_feature_loss)(student, teacher[:, :4])  # as users run it: without the annotations, which refuse it too
-    with pytest.raises(ValueError, match="the mask selects no token"):
-        hidden_feature_loss(student, teacher, mask=torch.zeros(2, 5, dtype=torch.bool))

@@ -1,6 +1,8 @@
 """What each method shows to its teacher and its student, what it scores, and what it trains."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -8,14 +10,17 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from g2sd_deploy.methods.classification import ClassifierLearner, soft_cross_entropy
 from g2sd_deploy.methods.dmae import DmaeLearner
 from g2sd_deploy.methods.g2sd import G2sdLearner
 from g2sd_deploy.methods.mae import MaeLearner
+from g2sd_deploy.methods.specific import hard_distillation_loss, nkd_loss, soft_distillation_loss
 from g2sd_deploy.methods.tinymim import TinymimLearner, relation_losses
-from g2sd_deploy.methods.views import Views
+from g2sd_deploy.methods.views import LabelledViews, Views
 from g2sd_deploy.models.masked import DecoderSpec, FeatureStudent, GenericStudent, Mask, MaskedAutoencoder, mask_from_noise
-from g2sd_deploy.models.vit import Encoder, EncoderSpec, survival_scales
+from g2sd_deploy.models.vit import Classifier, Encoder, EncoderSpec, survival_scales
 
 TEACHER = EncoderSpec(image_px=12, patch_px=4, num_channels=3, width=24, depth=3, heads=2)
 STUDENT = EncoderSpec(image_px=12, patch_px=4, num_channels=3, width=16, depth=3, heads=4)
@@ -277,3 +282,97 @@ def test_a_student_of_one_block_learns_its_relations_from_the_embedded_patches()
 def test_a_mask_that_leaves_no_patch_is_refused(method: str) -> None:
     with pytest.raises(ValueError, match=r"mask_ratio 0\.9 leaves 0 of 9 patches visible"):
         ALL[method](Teacher(), mask_ratio=0.9)(some_views())
+
+
+@pytest.mark.parametrize(("method", "changed"), [("g2sd", {"masked_only": True}), ("dmae", {}), ("mae", {})])
+def test_a_mask_that_hides_no_patch_is_refused_where_hidden_ones_are_scored(method: str, changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="the mask hides no patch, so there is nothing to score; raise mask_ratio"):
+        ALL[method](Teacher(), mask_ratio=0.0, **changed)(some_views())
+
+
+def test_g2sd_of_all_positions_needs_no_hidden_patch() -> None:
+    assert total(g2sd(Teacher(), mask_ratio=0.0), some_views()) > 0
+
+
+def a_classifier(token: str, loss: Callable[..., Tensor]) -> tuple[nn.Module, LabelledViews]:
+    """A student with a loss of its two heads, labels and a teacher's logits."""
+    logits = torch.randn(4, 5)
+
+    def asked(cls: Tensor, dist: Tensor | None, views: LabelledViews) -> Tensor:
+        return loss(cls, dist, views.targets, logits)
+
+    views = LabelledViews(
+        torch.randn(4, 3, 12, 12), torch.rand(4, 5).softmax(-1), survival_scales(torch.rand(4, 3, 2).double(), [0.0, 0.2, 0.4])
+    )
+    return ClassifierLearner(Classifier(STUDENT, 5, pooling="cls", token=cast("Any", token)), asked), views
+
+
+SPECIFIC: dict[str, tuple[str, Callable[..., Tensor]]] = {
+    "finetune": ("none", lambda cls, dist, targets, teacher: soft_cross_entropy(cls, targets)),
+    "hard": ("g2sd", lambda cls, dist, targets, teacher: hard_distillation_loss(cls, dist, targets, teacher)),
+    "soft": ("deit", lambda cls, dist, targets, teacher: soft_distillation_loss(cls, dist, targets, teacher, temperature=2.0, alpha=0.5)),
+    "nkd": ("none", lambda cls, dist, targets, teacher: nkd_loss(cls, targets, teacher)),
+}
+STEPS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
+    **{name: lambda make=make: (make(Quiet()), some_views()) for name, make in ALL.items()},
+    "g2sd masked": lambda: (g2sd(Quiet(), masked_only=True), some_views()),
+    "tinymim with drop path": lambda: (tinymim(Quiet(), drop_path=0.3), some_views()),
+    **{name: lambda made=made: a_classifier(*made) for name, made in SPECIFIC.items()},
+}
+
+
+class Quiet(Teacher):
+    """A teacher that remembers nothing, as those of the stages: writing things down is no part of a graph."""
+
+    def _note(self, images: Tensor, mask: Mask | None) -> None:
+        pass
+
+
+class Waits(TorchDispatchMode):
+    """Remembers the operations whose answer a host has to wait for, because it decides what is run next."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name in ("index", "index_put_") and any(value is not None and value.dtype == torch.bool for value in args[1])
+        if name in self.NAMES or by_mask:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_a_host_waits_for_is_noticed() -> None:
+    values, mask = torch.rand(3), torch.tensor([True, False, True])
+    with Waits() as waits:
+        bool(mask.any()), values[mask]
+    assert waits.found[:1] == ["_local_scalar_dense"] and len(waits.found) > 1
+
+
+@pytest.mark.parametrize("method", STEPS)
+def test_a_step_makes_the_host_wait_for_nothing(method: str) -> None:
+    learner, views = STEPS[method]()
+    with Waits() as waits:
+        torch.stack(list(learner(views).values())).sum().backward()
+    assert waits.found == []
+
+
+def compile_every_learner() -> None:
+    """Run alone, for the shape checks of the tests can be in no graph."""
+    for method, make in STEPS.items():
+        learner, views = make()
+        expected = {name: term.item() for name, term in learner(views).items()}
+        learner.compile(fullgraph=True, backend="eager")
+        terms = learner(views)
+        torch.stack(list(terms.values())).sum().backward()
+        assert {name: term.item() for name, term in terms.items()} == expected, method
+        torch.compiler.reset()
+
+
+def test_every_learner_compiles_to_one_graph_that_computes_the_same() -> None:
+    code = f"import runpy; runpy.run_path({__file__!r})['compile_every_learner']()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]

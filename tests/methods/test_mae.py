@@ -81,9 +81,3 @@ def test_half_precision_predictions_are_compared_in_float32(norm_pix: bool) -> N
     loss = masked_pixel_loss(predicted.bfloat16(), pixels.bfloat16(), hidden, norm_pix=norm_pix)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(pixel_loss_by_hand(predicted.bfloat16(), pixels.bfloat16(), hidden, norm_pix=norm_pix), rel=1e-4)
-
-
-def test_hiding_nothing_is_refused() -> None:
-    predicted, pixels, hidden = drawn(3)
-    with pytest.raises(ValueError, match="hides no patch"):
-        masked_pixel_loss(predicted, pixels, torch.zeros_like(hidden), norm_pix=True)

@@ -15,6 +15,7 @@ from g2sd_deploy.models.checkpoint import save_encoder, save_masked
 from g2sd_deploy.models.masked import MaskedAutoencoder
 from g2sd_deploy.models.vit import Encoder
 from g2sd_deploy.progress import SilentProgress
+from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import DecoderSettings, DmaeSettings, G2sdSettings, GenericSettings, MaeSettings, Recipe, TinymimSettings
 from g2sd_deploy.stages.context import ENCODER_FILE, MASKED_FILE, Context
 from g2sd_deploy.stages.lessons import make_lesson
@@ -76,7 +77,7 @@ def loss_from(theirs: Any, method: str, case: str, folder: Path, **changed: Any)
     student = "mae" if method == "mae" else "student"
     inputs = {} if method == "mae" else {"masked": teacher_file(theirs, method, folder)}
     recipe = cast("Recipe", SimpleNamespace(seed=0))
-    context = Context(recipe, "generic", inputs, folder, folder, torch.device("cpu"), SilentProgress())
+    context = Context(recipe, "generic", inputs, folder, folder, Runtime(torch.device("cpu")), SilentProgress(), "key")
     settings = settings_of(theirs, method, case).model_copy(update=changed)
     lesson = make_lesson(context, settings, theirs.specs(student)[0])
     theirs.fill(student, lesson.learner)

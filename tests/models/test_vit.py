@@ -1,7 +1,7 @@
 """Encoder and classifier against the same network put together by hand from convolutions and timm's blocks."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -14,7 +14,18 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from g2sd_deploy.models.vit import Classifier, Encoder, EncoderSpec, Token, gather_tokens, patchify, run_block, start_from, survival_scales
+from g2sd_deploy.models.vit import (
+    Classifier,
+    Encoder,
+    EncoderSpec,
+    Token,
+    gather_tokens,
+    patchify,
+    run_block,
+    run_block_for,
+    start_from,
+    survival_scales,
+)
 
 SPEC = EncoderSpec(image_px=12, patch_px=4, num_channels=3, width=16, depth=2, heads=4)
 DEEP = replace(SPEC, depth=4)
@@ -395,3 +406,44 @@ def test_imagenet_encoders_have_the_sizes_of_the_papers(patch_px: int, width: in
     with torch.device("meta"):
         encoder = Encoder(EncoderSpec(image_px=224, patch_px=patch_px, num_channels=3, width=width, depth=depth, heads=heads))
     assert round(sum(parameter.numel() for parameter in encoder.parameters()) / 1e6, 2) == size_m
+
+
+def test_some_patches_are_cut_out_in_the_order_that_is_asked() -> None:
+    pictures, ids = images(2), torch.tensor([[8, 0, 3], [1, 1, 5]])
+    for size in (4, 2):
+        cut = patchify(pictures, size, ids)
+        assert torch.equal(cut, torch.stack([patchify(pictures, size)[row, ids[row]] for row in range(2)]))
+
+
+PICKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "the first": lambda tokens: tokens[:, :1],
+    "the last and the first": lambda tokens: tokens[:, [-1, 0]],
+    "other ones of each image": lambda tokens: gather_tokens(tokens, torch.tensor([[3, 1], [0, 2], [9, 9]])),
+    "all": lambda tokens: tokens,
+}
+
+
+@pytest.mark.parametrize("drop_path", [False, True])
+@pytest.mark.parametrize("pick", PICKS)
+def test_a_block_for_some_tokens_is_the_block_with_its_gradients(pick: str, drop_path: bool) -> None:
+    block = randomise(Encoder(SPEC)).blocks[0]
+    x, weights = torch.randn(3, 10, 16), torch.randn(16)
+    scales = torch.tensor([[0.0, 2.0], [1.5, 1.5], [1.0, 0.0]]) if drop_path else None
+    found = []
+    for compute in (lambda x: PICKS[pick](run_block(block, x, scales)), lambda x: run_block_for(block, x, PICKS[pick], scales)):
+        given = x.clone().requires_grad_()
+        block.zero_grad()
+        tokens = compute(given)
+        (tokens * weights).sum().backward()
+        assert given.grad is not None
+        found.append([tokens.detach(), given.grad, *(cast("Tensor", value.grad).clone() for value in block.parameters())])
+    for whole, part in zip(*found, strict=True):
+        torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_an_encoder_that_is_asked_for_some_tokens_gives_those_of_all(depth: int) -> None:
+    encoder = randomise(Encoder(replace(SPEC, depth=depth)))
+    pictures, survival = images(), torch.rand(3, depth, 2)
+    whole = encoder(pictures, survival=survival)
+    torch.testing.assert_close(encoder(pictures, survival=survival, pick=lambda tokens: tokens[:, 2:5]), whole[:, 2:5], **CLOSE)

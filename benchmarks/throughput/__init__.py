@@ -1,0 +1,1 @@
+"""Parts of train_throughput.py: what is trained, what it must compute, and the two sides that train it."""
