@@ -159,15 +159,16 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _images(on: str, split: str, pre: "Preprocessing", class_names: tuple[str, ...], limit: int | None) -> "ImageSet":
+    from g2sd_deploy.data.decoding import decode_set
     from g2sd_deploy.data.sources import guess_kind, open_source
 
-    source = open_source(guess_kind(on), on)
+    source = open_source(guess_kind(on), on, splits=(split,))
     if source.class_names != class_names:
         raise UserError(
             f"--on {on}: its {len(source.class_names)} classes ({', '.join(source.class_names[:3])}, ...) are not the model's "
             f"{len(class_names)} ({', '.join(class_names[:3])}, ...)"
         )
-    return source.read(split, pre, limit, lambda done, total: None)
+    return decode_set(source.samples(split, limit), pre, lambda done, total: None)
 
 
 def _corruption_names(text: str) -> Any:

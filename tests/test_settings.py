@@ -74,6 +74,13 @@ def data(**changes: object) -> dict[str, object]:
         ({"image_px": 0}, "greater than 0"),
         ({"image_px": True}, "valid integer"),
         ({"max_train_images": 0}, "greater than 0"),
+        ({"max_bad_images": -1}, "greater than or equal to 0"),
+        ({"store": "encoded", "source": "idx"}, "store is encoded, but idx files hold decoded images; set store to arrays"),
+        ({"store": "encoded", "stored_px": 40}, "stored_px is for store arrays; .* so remove stored_px"),
+        ({"shuffle_shards": 4, "store": "encoded"}, "shuffle_shards needs source shards and store encoded; got folder and encoded"),
+        ({"shuffle_shards": 4, "source": "shards"}, "shuffle_shards needs source shards and store encoded; got shards and arrays"),
+        ({"cache_gib": 1.0, "source": "shards"}, "cache_gib is for shards at an address .* remove cache_gib"),
+        ({"root": "https://a.b/c"}, "root is the address https://a.b/c; only source shards reads from an address, not folder"),
     ],
 )
 def test_data_settings_that_do_not_fit_together_are_refused(changes: dict[str, object], message: str) -> None:

@@ -1,5 +1,6 @@
 """What a recipe may say: one frozen, strict model per stage. Values only; `recipe.py` beside this package reads files into these."""
 
+from g2sd_deploy.settings.base import Precision
 from g2sd_deploy.settings.data import DataSettings
 from g2sd_deploy.settings.generic import (
     CustomGenericSettings,
@@ -54,6 +55,7 @@ __all__ = [
     "MaeSettings",
     "MixSettings",
     "NkdSettings",
+    "Precision",
     "PretextTrainSettings",
     "PretrainSettings",
     "ProfileSettings",

@@ -47,12 +47,12 @@ class ClassifyAugmentSettings(AugmentSettings):
 
 
 class MixSettings(Settings):
-    """Mixing of images and labels within a batch."""
+    """Mixing of images and labels of neighbours in a batch."""
 
     mixup: NonNegative = 0.8
     """Alpha of mixup's Beta distribution; 0 turns mixup off."""
     cutmix: NonNegative = 1.0
-    """Alpha of CutMix's Beta distribution; 0 turns CutMix off. Where both are on, each batch takes one of them at random."""
+    """Alpha of CutMix's Beta distribution; 0 turns CutMix off. Where both are on, each pair takes one of them at random."""
     label_smoothing: Fraction = 0.1
     """Share of the label spread evenly over all classes."""
 
@@ -63,7 +63,7 @@ class TrainSettings(Settings):
     epochs: Positive
     """Passes over the training images; may be a fraction."""
     batch_size: PositiveInt
-    """Images per optimiser step; the last incomplete batch of an epoch is dropped."""
+    """Images per optimiser step, of all processes and accumulated pieces together; the last incomplete batch of an epoch is dropped."""
     base_lr: Positive
     """Peak learning rate for a batch of 256; the rate used is base_lr * batch_size / 256."""
     min_lr: NonNegative = 0.0
@@ -77,7 +77,7 @@ class TrainSettings(Settings):
     clip_grad: Positive | None = None
     """Largest norm of the gradient; longer ones are scaled down. Not limited by default."""
     precision: Precision = "fp32"
-    """Number format of the matrix products; losses are computed in float32."""
+    """Number format of the matrix products; losses are computed in float32. fp16 scales the loss, and needs a GPU."""
     augment: AugmentSettings = AugmentSettings()
     """Random crop and flip."""
 

@@ -56,6 +56,7 @@ class Policy:
         attempts: Attempts in a row that bring less than one MiB of new bytes before it gives up.
         backoff_s: Wait after the first failure; doubled after each further one.
         longest_wait_s: Longest wait between two attempts, also where the server asks for more.
+        mirrored: Whether G2SD_MIRROR decides where files come from, so that messages may name it.
         sleep: How to wait.
     """
 
@@ -64,10 +65,19 @@ class Policy:
     attempts: int = 6
     backoff_s: float = 1.0
     longest_wait_s: float = 60.0
+    mirrored: bool = True
     sleep: Callable[[float], None] = time.sleep
 
 
 PATIENT = Policy()
+
+
+class Refused(UserError):  # noqa: N818 (the server refused)
+    """The server has not got the file or does not give it; `status` is its answer."""
+
+    def __init__(self, message: str, status: int = 0) -> None:  # with one argument, as pickle makes it
+        super().__init__(message)
+        self.status = status
 
 
 class _Again(Exception):  # noqa: N818 (a reason to try again)
@@ -113,7 +123,7 @@ def download(url: str, part: Path, expected: Expected, *, tick: Tick, policy: Po
     import httpx2
 
     timeout = httpx2.Timeout(policy.stall_s, connect=policy.connect_s)
-    transfer = _Transfer(url, part, expected, tick)
+    transfer = _Transfer(url, part, expected, tick, policy.mirrored)
     failures, best = 0, transfer.size()
     with httpx2.Client(timeout=timeout, follow_redirects=True, headers={"User-Agent": f"g2sd-deploy/{__version__}"}) as client:
         while True:
@@ -124,24 +134,26 @@ def download(url: str, part: Path, expected: Expected, *, tick: Tick, policy: Po
                     failures, best = 0, transfer.size()
                 failures += 1
                 if failures >= policy.attempts:
-                    raise UserError(_given_up(url, failures, again, transfer.size())) from None
+                    raise UserError(_given_up(url, failures, again, transfer.size(), policy.mirrored)) from None
                 policy.sleep(min(max(policy.backoff_s * 2 ** (failures - 1), again.wait_s), policy.longest_wait_s))
 
 
-def _given_up(url: str, failures: int, reason: Exception, size: int) -> str:
+def _given_up(url: str, failures: int, reason: Exception, size: int, mirrored: bool) -> str:
     kept = f"; the {size / _MIB:.1f} MiB that came are kept, and the same command goes on from there" if size else ""
-    return f"{_shown(url)}: {failures} attempts failed, the last one because {reason}{kept}; try later, or set G2SD_MIRROR to another place"
+    elsewhere = ", or set G2SD_MIRROR to another place" if mirrored else ""
+    return f"{_shown(url)}: {failures} attempts failed, the last one because {reason}{kept}; try later{elsewhere}"
 
 
 class _Transfer:
     """One file on its way."""
 
-    def __init__(self, url: str, part: Path, expected: Expected, tick: Tick) -> None:
+    def __init__(self, url: str, part: Path, expected: Expected, tick: Tick, mirrored: bool) -> None:
         self._url = url
         self._part = part
         self._notes_file = part.with_name(f"{part.name}.json")
         self._expected = expected
         self._tick = tick
+        self._mirrored = mirrored
 
     def size(self) -> int:
         """Bytes that are there."""
@@ -203,8 +215,9 @@ class _Transfer:
             self._forget("the server has no byte behind those that are here")
         if status in _TRANSIENT or status >= 500:
             raise _Again(f"the server answered {status} {response.reason_phrase}".rstrip(), _retry_after(response))
-        where = "; is G2SD_MIRROR right?" if status == 404 else "; it may want a login" if status in (401, 403) else ""
-        raise UserError(f"{_shown(self._url)}: the server answered {status} {response.reason_phrase}{where}")
+        mirror = "; is G2SD_MIRROR right?" if self._mirrored else ""
+        where = mirror if status == 404 else "; it may want a login" if status in (401, 403) else ""
+        raise Refused(f"{_shown(self._url)}: the server answered {status} {response.reason_phrase}{where}", status)
 
     def _check_range(self, response: "httpx2.Response", offset: int, notes: _Notes | None) -> None:
         """A partial answer has to begin where the part file ends, and to be of the same version of the file."""
@@ -271,9 +284,10 @@ class _Transfer:
 
     def _refuse_page(self) -> NoReturn:
         discard_part(self._part)
+        elsewhere = ", or set G2SD_MIRROR to a place that has the file" if self._mirrored else ""
         raise UserError(
             f"{_shown(self._url)}: the server sent a web page instead of the file (a login, a confirmation or an error page); "
-            "open the address in a browser, or set G2SD_MIRROR to a place that has the file"
+            f"open the address in a browser{elsewhere}"
         )
 
     def _forget(self, reason: str) -> NoReturn:

@@ -62,8 +62,12 @@ def places(environ: Mapping[str, str] = os.environ) -> Places:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock that goes with the process; a second process waits here. `path` is the lock's own file.
+def exclusive(path: Path, *, quiet: bool = False) -> Iterator[None]:
+    """Hold a lock that goes with the process; a second process waits here.
+
+    Args:
+        path: The lock's own file.
+        quiet: Do not log that another process is waited for, where that is nothing unusual.
 
     Raises:
         UserError: The folder cannot be written.
@@ -75,6 +79,7 @@ def exclusive(path: Path) -> Iterator[None]:
         raise UserError(f"{path.parent}: cannot be written ({error.strerror}); set G2SD_CACHE to a folder you may write to") from None
     with file:
         if not lock(file, wait=False):
-            _LOG.warning("%s: another process is writing there; waiting for it", path.parent)
+            if not quiet:
+                _LOG.warning("%s: another process is writing there; waiting for it", path.parent)
             lock(file, wait=True)
         yield

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from g2sd_deploy.data.decoding import decode_set
 from g2sd_deploy.data.fashion_mnist import first_of_each_class, make_subset
 from g2sd_deploy.data.idx import find_idx, read_idx, write_idx
 from g2sd_deploy.data.sources import BUNDLED_FASHION_MNIST, FASHION_MNIST_CLASSES, IdxSource, open_source
@@ -24,7 +25,7 @@ def bundled_folder() -> Path:
 @pytest.mark.parametrize(("split", "per_class"), [("train", 1000), ("test", 500)])
 def test_the_bundled_set_holds_as_many_images_of_each_class_as_it_says(split: str, per_class: int) -> None:
     source = open_source("idx", BUNDLED_FASHION_MNIST)
-    images = source.read(split, FIT, None, lambda done, total: None)  # compares the check sums, too
+    images = decode_set(source.samples(split, None), FIT, lambda done, total: None)  # compares the check sums, too
     assert images.images.shape == (10 * per_class, 28, 28, 1)
     assert np.bincount(images.labels).tolist() == [per_class] * 10
     assert source.class_names == FASHION_MNIST_CLASSES
@@ -75,7 +76,7 @@ def test_a_subset_is_the_first_images_of_each_class_with_labels_names_and_check_
         assert read_idx(tmp_path / "subset" / f"{stem}-labels-idx1-ubyte.gz").tolist() == [whole[place] for place in wanted]
     subset = IdxSource(tmp_path / "subset")
     small = Preprocessing(image_px=2, resize_px=2, num_channels=1, mean=(0.5,), std=(0.5,))
-    assert len(subset.read("train", small, 3, lambda done, total: None)) == 3  # the check sums hold
+    assert len(decode_set(subset.samples("train", 3), small, lambda done, total: None)) == 3  # the check sums hold
     assert subset.class_names == FASHION_MNIST_CLASSES
 
 

@@ -1,4 +1,7 @@
-"""Subsets of a data set."""
+"""Subsets of a data set, and how it comes to a loader's worker."""
+
+import pickle
+from pathlib import Path
 
 import numpy as np
 from hypothesis import given
@@ -35,3 +38,14 @@ def test_no_limit_or_a_generous_one_keeps_everything() -> None:
     assert whole.subset(None) is whole
     assert whole.subset(10) is whole
     assert whole.subset(99) is whole
+
+
+def test_a_mapped_file_is_mapped_anew_where_it_is_unpickled_and_a_part_of_it_is_copied(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    mapped = ImageSet(np.load(tmp_path / "images.npy", mmap_mode="r"), np.zeros(200, np.int64))
+    sent = pickle.dumps(mapped)
+    assert len(sent) < images.nbytes / 10
+    assert np.array_equal(pickle.loads(sent).images, images)
+    part = ImageSet(mapped.images[50:60], mapped.labels[50:60])
+    assert np.array_equal(pickle.loads(pickle.dumps(part)).images, images[50:60])

@@ -1,0 +1,83 @@
+"""Samples decoded to one size, by several threads, in order, in memory that does not grow with their number."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from g2sd_deploy.data.images import BadImage, ImageSet, Samples, Skipped
+from g2sd_deploy.errors import UserError
+from g2sd_export.edge.preprocess import Preprocessing, fit_image, load_image
+
+Tick = Callable[[int, int], None]
+"""Called with the images that are done and those wanted."""
+
+_RUN = 32
+"""Images that a thread takes at a time: small ones cost less than handing them over."""
+
+
+def fit_sample(stored: bytes | UInt8[np.ndarray, "H W C"], fit: Preprocessing) -> UInt8[np.ndarray, "side side channels"]:
+    """Decode one image and cut it to the size that `fit` asks for, as a test image is.
+
+    Raises:
+        BadImage: It cannot be decoded.
+    """
+    try:
+        if isinstance(stored, bytes):
+            return load_image(stored, fit)
+        if stored.shape == (fit.image_px, fit.image_px, fit.num_channels) and fit.resize_px == fit.image_px:
+            return stored
+        return fit_image(Image.fromarray(stored[..., 0] if stored.shape[-1] == 1 else stored), fit)
+    except UserError as error:
+        raise BadImage(str(error).removeprefix("the image in memory: ")) from error
+
+
+def decoded(samples: Samples, fit: Preprocessing) -> Iterator[UInt8[np.ndarray, "side side channels"] | Skipped]:
+    """Every image in order, cut to one size, or why it cannot be.
+
+    Raises:
+        UserError: The place where the images lie cannot be read.
+    """
+    threads = min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    starts = iter(range(0, len(samples), _RUN))
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[list[np.ndarray | Skipped]]] = deque()
+        try:
+            for start in starts:
+                waiting.append(pool.submit(_decode_run, samples, range(start, min(start + _RUN, len(samples))), fit))
+                if len(waiting) > 2 * threads:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _decode_run(samples: Samples, indices: range, fit: Preprocessing) -> list[np.ndarray | Skipped]:
+    return [_decode(samples, index, fit) for index in indices]
+
+
+def _decode(samples: Samples, index: int, fit: Preprocessing) -> np.ndarray | Skipped:
+    try:
+        return fit_sample(samples.read(index), fit)
+    except BadImage as bad:
+        return Skipped(index, samples.name(index), str(bad))
+
+
+def decode_set(samples: Samples, fit: Preprocessing, tick: Tick) -> ImageSet:
+    """All images of one size in memory.
+
+    Raises:
+        UserError: An image cannot be decoded; the message names it.
+    """
+    images = np.empty((len(samples), fit.image_px, fit.image_px, fit.num_channels), np.uint8)
+    for i, image in enumerate(decoded(samples, fit)):
+        if isinstance(image, Skipped):
+            raise UserError(f"{image.name}: {image.reason}")
+        images[i] = image
+        tick(i + 1, len(samples))
+    return ImageSet(images, np.asarray(samples.labels))
