@@ -1,4 +1,4 @@
-"""Crops against torchvision, Pillow and timm; mixing against timm and the pixels it leaves."""
+"""Crops against torchvision, Pillow and timm."""
 
 import math
 import random
@@ -10,14 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
-from timm.data.mixup import Mixup
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from g2sd_deploy.data.augment import NUM_CROP_DRAWS, Mixed, crop_boxes, mix_batch, random_resized_crop
-from g2sd_deploy.methods.classification import smoothed_one_hot
-from g2sd_deploy.settings import AugmentSettings, MixSettings
+from g2sd_deploy.data.augment import NUM_CROP_DRAWS, crop_boxes, random_resized_crop
+from g2sd_deploy.settings import AugmentSettings
 
 STILL = AugmentSettings(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False)
 USUAL = AugmentSettings()
@@ -163,140 +161,3 @@ def test_extreme_draws_stay_inside(value: float) -> None:
         assert ((top >= 0) & (left >= 0) & (height > 0) & (width > 0)).all()
         assert ((top + height <= 12) & (left + width <= 30)).all()
         assert random_resized_crop(pictures(2), draws, settings, 12).isfinite().all()
-
-
-class Script(np.random.Generator):
-    """A generator with a coin and a share that the test chooses; places are drawn, or are the same two every time."""
-
-    def __init__(self, coin: float, share: float, seed: int = 0, places: tuple[int, int] | None = None) -> None:
-        super().__init__(np.random.PCG64(seed))
-        self.coin, self.share, self.places = coin, share, list(places or ())
-
-    def random(self, *_: object, **__: object) -> float:  # type: ignore[override]
-        return self.coin
-
-    def beta(self, a: float, b: float, size: object = None) -> float:  # type: ignore[override]
-        assert (a, b) == (0.8, 0.8) or (a, b) == (1.0, 1.0)
-        return self.share
-
-    def integers(self, low: int, *_: object, **__: object) -> int:  # type: ignore[override]
-        return self.places.pop(0) if self.places else int(super().integers(low))
-
-
-MIXUP, CUTMIX, BOTH = MixSettings(cutmix=0.0), MixSettings(mixup=0.0), MixSettings()
-
-
-def labelled(num: int = 6) -> tuple[Tensor, Tensor]:
-    return pictures(num), smoothed_one_hot(torch.arange(num), 10, 0.1)
-
-
-@pytest.mark.parametrize("settings", [MIXUP, CUTMIX, BOTH, MixSettings(mixup=0.0, cutmix=0.0)])
-@given(seed=st.integers(0, 1000))
-def test_targets_remain_distributions(settings: MixSettings, seed: int) -> None:
-    mixed = mix_batch(*labelled(), settings, np.random.default_rng(seed))
-    torch.testing.assert_close(mixed.targets.sum(dim=1), torch.ones(6))
-    assert mixed.targets.min() >= 0
-
-
-def test_mixup_blends_images_and_labels_with_those_of_the_reversed_batch_at_one_ratio() -> None:
-    images, targets = labelled()
-    mixed = mix_batch(images, targets, MIXUP, Script(0.9, 0.7))
-    for i in range(6):
-        torch.testing.assert_close(mixed.images[i], 0.7 * images[i] + 0.3 * images[5 - i])
-        torch.testing.assert_close(mixed.targets[i], 0.7 * targets[i] + 0.3 * targets[5 - i])
-
-
-def pasted_share(mixed: Mixed, images: Tensor) -> tuple[Tensor, float]:
-    """Which pixels come from the partner, and the share of the label that stayed."""
-    pasted = (mixed.images != images).all(dim=1)
-    assert torch.equal(mixed.images, torch.where(pasted[:, None], images.flip(0), images))
-    return pasted, mixed.targets[0, 0].item()
-
-
-@given(seed=st.integers(0, 1000), share=st.floats(0.0, 1.0))
-def test_cutmix_pastes_one_box_and_labels_share_exactly_as_the_pixels_do(seed: int, share: float) -> None:
-    images = pictures()
-    mixed = mix_batch(images, smoothed_one_hot(torch.arange(6), 10, 0.0), CUTMIX, Script(0.9, share, seed))
-    pasted, kept = pasted_share(mixed, images)
-    assert (pasted == pasted[0]).all()
-    rows, columns = pasted[0].any(dim=1), pasted[0].any(dim=0)
-    assert torch.equal(pasted[0], rows[:, None] & columns[None, :])  # a box
-    assert kept == pytest.approx(1 - pasted[0].float().mean().item(), abs=1e-6)
-    assert pasted[0].float().mean().item() <= 1 - share + 1e-6
-
-
-def test_a_cutmix_box_covers_the_share_where_it_fits() -> None:
-    images = pictures(2, 40, 1)
-    shares = [
-        pasted_share(mix_batch(images, smoothed_one_hot(torch.arange(2), 2, 0.0), CUTMIX, Script(0.9, 0.84, s)), images)[1]
-        for s in range(40)
-    ]
-    assert min(shares) == pytest.approx(0.84, abs=1e-6)  # sides of 0.4: 16 of 40 pixels
-    assert max(shares) > 0.84  # cut at the border
-
-
-@pytest.mark.parametrize(("settings", "coin", "cuts"), [(BOTH, 0.49, True), (BOTH, 0.51, False), (MIXUP, 0.1, False), (CUTMIX, 0.9, True)])
-def test_the_coin_chooses_between_the_two_only_where_both_are_on(settings: MixSettings, coin: float, cuts: bool) -> None:
-    images, targets = labelled()
-    mixed = mix_batch(images, targets, settings, Script(coin, 0.5, 3))
-    came_from_someone = torch.logical_or(mixed.images == images, mixed.images == images.flip(0)).all()
-    assert bool(came_from_someone) is cuts
-
-
-def test_nothing_is_mixed_where_both_are_off_and_the_inputs_are_never_changed() -> None:
-    images, targets = labelled()
-    off = mix_batch(images, targets, MixSettings(mixup=0.0, cutmix=0.0), np.random.default_rng(0))
-    assert torch.equal(off.images, images)
-    assert torch.equal(off.targets, targets)
-    for settings in (MIXUP, CUTMIX):
-        before = images.clone(), targets.clone()
-        mix_batch(images, targets, settings, np.random.default_rng(0))
-        assert torch.equal(images, before[0])
-        assert torch.equal(targets, before[1])
-
-
-def test_mixing_is_a_function_of_the_generator() -> None:
-    images, targets = labelled()
-    one, two, other = (mix_batch(images, targets, BOTH, np.random.default_rng(seed)) for seed in (4, 4, 5))
-    assert torch.equal(one.images, two.images)
-    assert torch.equal(one.targets, two.targets)
-    assert not torch.equal(one.images, other.images)
-
-
-def mixed_by_timm(images: Tensor, monkeypatch: pytest.MonkeyPatch, coin: float, share: float, places: tuple[int, int]) -> Mixed:
-    """timm's Mixup of the papers' recipes, with the numbers that it would draw."""
-    left = list(places)
-    monkeypatch.setattr(np.random, "rand", lambda: coin)
-    monkeypatch.setattr(np.random, "beta", lambda *_: share)
-    monkeypatch.setattr(np.random, "randint", lambda *_, **__: left.pop(0))
-    mixup = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, prob=1.0, switch_prob=0.5, mode="batch", label_smoothing=0.1, num_classes=10)
-    return Mixed(*mixup(images.clone(), torch.arange(len(images))))
-
-
-@pytest.mark.parametrize("coin", [0.2, 0.8])
-@pytest.mark.parametrize("side", [0, 8, 20, 34, 40])  # even: timm up to 1.0.20 cuts a pixel off odd ones
-@pytest.mark.parametrize("places", [(20, 20), (0, 39), (5, 30)])
-def test_given_its_draws_a_batch_is_mixed_as_timm_mixes_it(
-    coin: float, side: int, places: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images, share = pictures(6, 40), max(0.0, 1 - ((side + 0.5) / 40) ** 2)
-    ours = mix_batch(images, smoothed_one_hot(torch.arange(6), 10, 0.1), BOTH, Script(coin, share, places=places))
-    timms = mixed_by_timm(images, monkeypatch, coin, share, places)
-    torch.testing.assert_close(ours.images, timms.images)
-    torch.testing.assert_close(ours.targets, timms.targets)
-
-
-def test_a_box_of_an_odd_side_is_cut_whole() -> None:
-    mixed = mix_batch(pictures(2, 40), smoothed_one_hot(torch.arange(2), 2, 0.0), CUTMIX, Script(0.2, 1 - (7.5 / 40) ** 2, places=(20, 20)))
-    assert mixed.targets[0, 1].item() == pytest.approx(7 * 7 / 1600)
-
-
-@pytest.mark.parametrize("settings", [MIXUP, CUTMIX, BOTH])
-def test_shares_are_distributed_as_timms_are(settings: MixSettings) -> None:
-    images, labels = pictures(2, 32, 1), torch.tensor([0, 1])
-    mixup = Mixup(settings.mixup, settings.cutmix, prob=1.0, switch_prob=0.5, mode="batch", label_smoothing=0.0, num_classes=2)
-    np.random.seed(0)
-    timms = [mixup(images.clone(), labels)[1][0, 0].item() for _ in range(3000)]
-    targets = smoothed_one_hot(labels, 2, 0.0)
-    ours = [mix_batch(images, targets, settings, np.random.default_rng(seed)).targets[0, 0].item() for seed in range(3000)]
-    assert stats.ks_2samp(ours, timms).pvalue > 0.01
