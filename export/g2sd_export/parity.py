@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,7 @@ def compare(
     *,
     tolerance: ParityTolerance,
     batch_size: int = 64,
+    tick: Callable[[int, int], None] | None = None,
 ) -> ParityResult:
     """Run both models over the same images and judge whether the candidate stands for the reference.
 
@@ -77,6 +79,7 @@ def compare(
         labels: Their true classes, for the accuracy of both.
         tolerance: How far the two may differ.
         batch_size: Images per call; the last batch may be smaller, which exercises the free batch size.
+        tick: Told the calls that are done, and all of one model, from 0 on; first of the reference, then of the candidate.
 
     Returns:
         The verdict with its numbers: "failed" for NaN or infinite logits, unequal shapes or differences above the
@@ -90,7 +93,7 @@ def compare(
             f"parity: {len(images)} images, {len(labels)} labels, batches of {batch_size}; wanted a label per image and batches of 1 up"
         )
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-    left, right = ([runner.infer(batch) for batch in batches] for runner in (reference, candidate))
+    left, right = (_infer_all(runner, batches, tick) for runner in (reference, candidate))
     verdict, reason, agreement = _judge_all(batches, left, right, tolerance)
     return ParityResult(
         verdict=verdict,
@@ -103,6 +106,19 @@ def compare(
         reference=describe(reference),
         candidate=describe(candidate),
     )
+
+
+def _infer_all(
+    runner: Runner, batches: list[npt.NDArray[np.uint8]], tick: Callable[[int, int], None] | None
+) -> list[npt.NDArray[np.float32]]:
+    logits = []
+    for done, batch in enumerate(batches):
+        if tick is not None:
+            tick(done, len(batches))
+        logits.append(runner.infer(batch))
+    if tick is not None:
+        tick(len(batches), len(batches))
+    return logits
 
 
 def _judge_all(

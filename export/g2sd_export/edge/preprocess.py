@@ -29,7 +29,7 @@ Interpolation = Literal["bicubic", "bilinear"]
 MAX_RESIZED_PIXELS = 50_000_000
 
 # What Pillow's decoders raise on damaged files (UnidentifiedImageError is an OSError).
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error, Image.DecompressionBombError)
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def load_image(source: str | os.PathLike[str] | bytes | bytearray | memoryview, 
         with Image.open(io.BytesIO(source) if in_memory else name) as image:  # type: ignore[arg-type]
             image.load()
             return fit_image(image, pre)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name}: cannot be decoded as an image ({reason}); replace or remove the file") from error
     except UserError as error:
@@ -141,7 +141,7 @@ def fit_image(image: Image.Image, pre: Preprocessing) -> npt.NDArray[np.uint8]:
 
     Differs: nothing from torchvision's ``Resize(resize_px)`` and ``CenterCrop(image_px)``; a test holds them equal.
     """
-    image = _convert(image, "L" if pre.num_channels == 1 else "RGB")
+    image = convert_image(image, "L" if pre.num_channels == 1 else "RGB")
     width, height = image.size
     short = min(width, height)
     if short != pre.resize_px:
@@ -176,8 +176,16 @@ def normalise(images: npt.NDArray[np.uint8], pre: Preprocessing) -> npt.NDArray[
     return unit
 
 
-def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
-    """Eight bits per channel in ``mode``; Pillow alone would clip 16-bit pixels to white instead of scaling them."""
+def convert_image(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+    """Eight bits per channel in ``mode``; Pillow alone would clip 16-bit pixels to white instead of scaling them.
+
+    Args:
+        image: Any Pillow mode; an alpha channel is dropped.
+        mode: ``L`` (grey) or ``RGB``.
+
+    Raises:
+        UserError: Floating-point pixels.
+    """
     if image.mode == "F":
         raise UserError("floating-point pixels have no agreed range; save the image with 8 or 16 bits per channel")
     if image.mode.startswith("I"):
