@@ -48,6 +48,30 @@ def permutation(seed: int, stream: str, epoch: int, size: int) -> Int64[np.ndarr
     return np.argsort(draws, kind="stable").astype(np.int64)
 
 
+def order_in_windows(
+    seed: int, stream: str, epoch: int, block_sizes: Int64[np.ndarray, "blocks"], window: int | None
+) -> Int64[np.ndarray, "num"]:
+    """Order in which samples that lie in blocks (shards) are visited in one epoch, reading few blocks at a time.
+
+    Args:
+        seed: The recipe's seed.
+        stream: What the order is for.
+        epoch: Pass over the data, from 0.
+        block_sizes: Samples in each block; the samples of a block are neighbours.
+        window: Blocks whose samples are shuffled together: the blocks are shuffled, then the samples within each run of so many blocks.
+            None shuffles all samples at once.
+    """
+    size = int(block_sizes.sum())
+    if window is None or window >= len(block_sizes):
+        return permutation(seed, stream, epoch, size)
+    ends = np.cumsum(block_sizes)
+    samples = permutation(seed, stream, epoch, size)
+    turn = np.empty(len(block_sizes), np.int64)
+    turn[permutation(seed, f"{stream}/blocks", epoch, len(block_sizes))] = np.arange(len(block_sizes)) // window
+    window_of = turn[np.searchsorted(ends, samples, side="right")]
+    return samples[np.argsort(window_of, kind="stable")]
+
+
 def generator(seed: int, stream: str, *counters: int) -> np.random.Generator:
     """A NumPy generator for draws that belong to a whole batch rather than to a sample (mixup's ratio of one step)."""
     return np.random.Generator(np.random.Philox(key=_stream_key(seed, stream, counters)))

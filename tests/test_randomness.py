@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from g2sd_deploy.randomness import generator, permutation, torch_seed, uniform
+from g2sd_deploy.randomness import generator, order_in_windows, permutation, torch_seed, uniform
 
 WORD = 2**64
 GOLDEN_RATIO = 0x9E3779B97F4A7C15
@@ -107,3 +107,29 @@ def test_a_torch_seed_fits_a_signed_64_bit_number_and_differs_between_stages() -
     seeds = {torch_seed(seed, f"weights/{stage}") for seed in range(20) for stage in ("generic", "specific", "baseline")}
     assert len(seeds) == 60
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 5, 9, None])
+def test_windows_of_blocks_hold_every_sample_once_and_read_few_blocks_at_a_time(window: int | None) -> None:
+    sizes = np.array([5, 1, 7, 4, 3], np.int64)
+    block_of = np.repeat(np.arange(5), sizes)
+    order = order_in_windows(0, "order", 3, sizes, window)
+    assert sorted(order.tolist()) == list(range(20))
+    if window is None or window >= 5:
+        assert np.array_equal(order, permutation(0, "order", 3, 20))
+        return
+    visited = list(dict.fromkeys(block_of[order].tolist()))
+    for first in range(0, 5, window):
+        together = set(visited[first : first + window])
+        places = np.flatnonzero(np.isin(block_of[order], list(together)))
+        assert np.array_equal(places, np.arange(places[0], places[0] + len(places)))  # one run of the order
+
+
+def test_blocks_and_the_samples_in_them_come_in_another_order_in_each_epoch() -> None:
+    sizes = np.full(8, 10, np.int64)
+    one, two = (order_in_windows(0, "order", epoch, sizes, 2) for epoch in (0, 1))
+    assert not np.array_equal(one, two)
+    assert np.array_equal(one, order_in_windows(0, "order", 0, sizes, 2))
+    first_blocks = {tuple(sorted(set((order_in_windows(0, "order", epoch, sizes, 2)[:20] // 10).tolist()))) for epoch in range(20)}
+    assert len(first_blocks) > 5
+    assert len(set((one[:20] // 10).tolist())) == 2 and not np.array_equal(np.sort(one[:10]), one[:10])
