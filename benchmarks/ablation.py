@@ -19,7 +19,7 @@ from g2sd_deploy import pipeline
 from g2sd_deploy.artifact import read_artifact
 from g2sd_deploy.progress import make_progress
 from g2sd_deploy.recipe import load_recipe
-from g2sd_deploy.runtime import choose_device
+from g2sd_deploy.runtime import make_runtime
 from g2sd_deploy.settings import Recipe
 
 RECIPES = Path(__file__).parent / "ablation"
@@ -33,7 +33,7 @@ SAME_PRETRAINING = {"mae_ms": "mae", "g2sd": "g2sd_without_specific"}
 
 
 def run(recipe: Recipe, folder: Path) -> None:
-    pipeline.run(recipe, folder, device=choose_device(None), progress=make_progress(), command=f"benchmarks/ablation.py ({recipe.name})")
+    pipeline.run(recipe, folder, runtime=make_runtime(None), progress=make_progress(), command=f"benchmarks/ablation.py ({recipe.name})")
 
 
 def top1_of(folder: Path, model: str) -> float:

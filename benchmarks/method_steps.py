@@ -25,7 +25,7 @@ from g2sd_deploy.models.masked import DecoderSpec, MaskedAutoencoder
 from g2sd_deploy.models.vit import Classifier, Encoder, EncoderSpec
 from g2sd_deploy.progress import make_progress
 from g2sd_deploy.recipe import bundled_recipes, load_recipe
-from g2sd_deploy.runtime import choose_device
+from g2sd_deploy.runtime import make_runtime
 from g2sd_deploy.settings import Recipe
 from g2sd_export.edge.preprocess import Preprocessing
 
@@ -84,7 +84,7 @@ def time_recipe(name: str, args: argparse.Namespace, folder: Path) -> list[dict[
     recipe = shrunk(name, args, folder)
     run = folder / name
     command = "benchmarks/method_steps.py"
-    pipeline.run(recipe, run, device=choose_device(args.device), progress=make_progress(), command=command, until="specific")
+    pipeline.run(recipe, run, runtime=make_runtime(args.device), progress=make_progress(), command=command, until="specific")
     rows = []
     for stage in ("generic", "specific"):
         artifact = read_artifact(run / stage)

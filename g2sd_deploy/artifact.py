@@ -128,9 +128,9 @@ class Identity:
 
 
 @contextmanager
-def unfinished_folder(final: Path) -> Iterator[Path]:
-    """A folder beside the final one to write into; removed unless `commit` renamed it away."""
-    folder = final.parent / f".{final.name}.unfinished"
+def unfinished_folder(final: Path, rank: int = 0) -> Iterator[Path]:
+    """A folder beside the final one to write into, of each process its own; removed unless `commit` renamed it away."""
+    folder = final.parent / (f".{final.name}.unfinished" + (f"-{rank}" if rank else ""))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -149,7 +149,7 @@ def commit(
     names = sorted(str(p.relative_to(unfinished)) for p in unfinished.rglob("*") if p.is_file())
     files = {}
     for name in names:
-        _sync(unfinished / name)
+        sync(unfinished / name)
         files[name] = {"sha256": sha256_of(unfinished / name), "bytes": (unfinished / name).stat().st_size}
     marker = {
         "format": FORMAT,
@@ -169,8 +169,8 @@ def commit(
         "failure": made.failure,
     }
     (unfinished / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-    _sync(unfinished / MARKER)
-    _sync(unfinished)
+    sync(unfinished / MARKER)
+    sync(unfinished)
     _replace_folder(unfinished, final)
     artifact = read_artifact(final)
     assert artifact is not None
@@ -181,9 +181,9 @@ def write_text_whole(path: Path, text: str) -> None:
     """Write a small file so that a reader sees the old or the new one, never half of it."""
     beside = path.with_name(f".{path.name}.unfinished")
     beside.write_text(text, encoding="utf-8")
-    _sync(beside)
+    sync(beside)
     beside.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _content_digest(stage: str, files: dict[str, Any], metrics: dict[str, Any], failure: str) -> str:
@@ -201,11 +201,12 @@ def _replace_folder(unfinished: Path, final: Path) -> None:
         if old.exists():
             old.rename(final)
         raise
-    _sync(final.parent)
+    sync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

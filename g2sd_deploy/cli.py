@@ -3,18 +3,23 @@
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from g2sd_deploy import __version__
+from g2sd_deploy.cli_data import data_app
 from g2sd_deploy.cli_errors import tell_errors
 from g2sd_deploy.cli_teacher import teacher_app
-from g2sd_deploy.errors import EXIT_FAILED
+from g2sd_deploy.errors import EXIT_FAILED, UserError
 from g2sd_deploy.runtime import DeviceName, choose_device
 
 if TYPE_CHECKING:
+    from g2sd_deploy.progress import Progress
+    from g2sd_deploy.runtime import Runtime
     from g2sd_deploy.settings import Recipe
 
 app = typer.Typer(
@@ -28,6 +33,7 @@ app = typer.Typer(
 recipes_app = typer.Typer(help="List, show or copy the recipes that ship with the package.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(teacher_app, name="teacher")
+app.add_typer(data_app, name="data")
 
 RecipeArg = Annotated[str, typer.Argument(help="Recipe file, or the name of one that ships with the package.")]
 OutOpt = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/NAME by default.")]
@@ -37,9 +43,19 @@ ForceOpt = Annotated[str | None, typer.Option("--force", help="Run this stage ev
 DeviceOpt = Annotated[DeviceName | None, typer.Option("--device", help="Where to compute; a GPU where there is one, by default.")]
 SmokeOpt = Annotated[bool, typer.Option("--smoke", help="A handful of images and one short pass: proves that every stage runs.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+WorkersOpt = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Processes that decode and augment images for each process; by default the free cores."),
+]
+MicroBatchOpt = Annotated[
+    int | None, typer.Option("--micro-batch", min=1, help="Most images of one forward pass; the rest of a batch is accumulated.")
+]
+CompileOpt = Annotated[bool, typer.Option("--compile", help="Compile the networks with torch.compile.")]
+ShardOpt = Annotated[bool, typer.Option("--shard", help="Share the model among processes (FSDP) instead of copying it (DDP).")]
 ModelsArg = Annotated[list[Path], typer.Argument(help="Classifier (.safetensors), stage folder or bundle.")]
 OnOpt = Annotated[str, typer.Option("--on", help="Images: bundled:fashion-mnist, a folder of IDX files, or SPLIT/CLASS/IMAGE folders.")]
 SplitOpt = Annotated[str, typer.Option("--split", help="Split of the images to use.")]
+_PROBE_MINUTES = 10.0
 
 
 def _version(wanted: bool) -> None:
@@ -64,15 +80,37 @@ def run(
     device: DeviceOpt = None,
     smoke: SmokeOpt = False,
     as_json: JsonOpt = False,
+    workers: WorkersOpt = None,
+    micro_batch: MicroBatchOpt = None,
+    compiled: CompileOpt = False,
+    sharded: ShardOpt = False,
+    checkpoint_every: Annotated[str, typer.Option("--checkpoint-every", help="Minutes as 10m, or optimiser steps as 500.")] = "10m",
+    track: Annotated[list[str], typer.Option("--track", help="Send metrics to tensorboard, wandb or mlflow, too. Repeatable.")] = [],  # noqa: B006
+    rank_timeout: Annotated[
+        float, typer.Option("--rank-timeout", min=1.0, help="Seconds to wait for a process that does not answer.")
+    ] = 600.0,
 ) -> None:
-    """Run a recipe's stages; those that are up to date are skipped."""
+    """Run a recipe's stages; those that are up to date are skipped, and training goes on from its last checkpoint."""
     from g2sd_deploy import pipeline
-    from g2sd_deploy.progress import make_progress
     from g2sd_deploy.results import print_result
+    from g2sd_deploy.runtime import make_runtime
 
     loaded, folder = _load(recipe, out, set_, smoke)
+    runtime = make_runtime(
+        device,
+        workers=workers,
+        micro_batch=micro_batch,
+        compiled=compiled,
+        sharded=sharded,
+        checkpoint_every=checkpoint_every,
+        track=track,
+        rank_timeout_s=rank_timeout,
+    )
     command = shlex.join(["g2sd", *sys.argv[1:]])
-    steps = pipeline.run(loaded, folder, device=choose_device(device), progress=make_progress(), command=command, until=until, force=force)
+    with _told(runtime) as progress:
+        steps = pipeline.run(loaded, folder, runtime=runtime, progress=progress, command=command, until=until, force=force)
+    if not runtime.ranks.is_main:
+        return
     if not any(step.runs for step in steps):
         typer.echo("everything is up to date; nothing was run", err=True)
     print_result(folder, [step.stage.name for step in steps], as_json)
@@ -88,17 +126,65 @@ def plan(
     force: ForceOpt = None,
     smoke: SmokeOpt = False,
     as_json: JsonOpt = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Begin every stage for real (20 steps of each training) and tell its time, memory and disk.")
+    ] = False,
+    probe_minutes: Annotated[
+        float | None,
+        typer.Option("--probe-minutes", min=0.0, help="Time for the steps of all trainings; fewer than 20 are done where it is short. 10."),
+    ] = None,
+    device: DeviceOpt = None,
+    workers: WorkersOpt = None,
+    micro_batch: MicroBatchOpt = None,
+    compiled: CompileOpt = False,
+    sharded: ShardOpt = False,
 ) -> None:
-    """Tell which stages would run, which are up to date, and why."""
+    """Tell which stages would run, which are up to date, and why; with --probe also what they would take."""
+    loaded, folder = _load(recipe, out, set_, smoke)
+    options = {"device": device, "workers": workers, "micro_batch": micro_batch, "compiled": compiled, "sharded": sharded}
+    if not probe:
+        _refuse_without_probe({**options, "probe_minutes": probe_minutes})
+        _print_plan(loaded, folder, until, force, as_json)
+        return
+    from g2sd_deploy.probe import print_probe
+    from g2sd_deploy.probe import probe as probe_run
+    from g2sd_deploy.runtime import make_runtime
+
+    runtime = make_runtime(**options)  # type: ignore[arg-type]
+    minutes = _PROBE_MINUTES if probe_minutes is None else probe_minutes
+    with _told(runtime) as progress:
+        found = probe_run(loaded, folder, runtime=runtime, progress=progress, minutes=minutes, until=until, force=force)
+    if runtime.ranks.is_main:
+        print_probe(found, json_wanted=as_json)
+
+
+def _refuse_without_probe(options: "dict[str, Any]") -> None:
+    """What a plan alone does not look at."""
+    names = {"compiled": "compile", "sharded": "shard"}
+    if given := [names.get(name, name).replace("_", "-") for name, value in options.items() if value not in (None, False)]:
+        raise UserError(f"--{given[0]}: a plan computes nothing; add --probe, or leave it out")
+
+
+def _print_plan(recipe: "Recipe", folder: Path, until: str | None, force: str | None, as_json: bool) -> None:
     from g2sd_deploy import pipeline
 
-    loaded, folder = _load(recipe, out, set_, smoke)
-    steps = pipeline.plan(loaded, folder, until=until, force=force)
+    steps = pipeline.plan(recipe, folder, until=until, force=force)
     if as_json:
         typer.echo(json.dumps([{"stage": step.stage.name, "runs": step.runs, "reason": step.reason} for step in steps]))
         return
     for step in steps:
         typer.echo(f"{'run ' if step.runs else 'skip'}  {step.stage.name:<9} {step.reason}")
+
+
+@contextmanager
+def _told(runtime: "Runtime") -> "Iterator[Progress]":
+    """Progress that the first process shows; it also heeds SIGTERM, and all of them part in the end."""
+    from g2sd_deploy.progress import SilentProgress, make_progress
+    from g2sd_deploy.signals import sigterm_stops
+
+    with sigterm_stops() if runtime.ranks.is_main else nullcontext():
+        yield make_progress() if runtime.ranks.is_main else SilentProgress()
+    runtime.ranks.leave()
 
 
 @app.command()

@@ -2,27 +2,44 @@
 
 import errno
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from g2sd_deploy import __version__, environment
-from g2sd_deploy.artifact import Artifact, Identity, commit, digest_of, read_artifact, unfinished_folder, write_text_whole
+from g2sd_deploy.artifact import (
+    MARKER,
+    Artifact,
+    Identity,
+    commit,
+    digest_of,
+    read_artifact,
+    sha256_of,
+    unfinished_folder,
+    write_text_whole,
+)
 from g2sd_deploy.errors import RunFailed, UserError
 from g2sd_deploy.locks import lock
 from g2sd_deploy.progress import Progress
+from g2sd_deploy.ranks import Ranks
+from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import Recipe
 
 if TYPE_CHECKING:
-    import torch
+    from g2sd_deploy.artifact import Made
+    from g2sd_deploy.training.tracking import Trackers
 
 RUN_FILE = "run.json"
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+TRAINING_STAGES = ("pretrain", "finetune", "generic", "specific", "baseline")
+"""Stages that all processes of a run work on; the first one does the others alone."""
 STAGES = ("data", "teacher", "pretrain", "finetune", "generic", "specific", "baseline", "evaluate", "export", "profile", "report")
 
 
@@ -98,9 +115,9 @@ def _config(recipe: Recipe, name: str) -> dict[str, Any]:
 def _sources(recipe: Recipe, name: str) -> dict[str, str]:
     """Fingerprints of the files outside the run that a stage reads; they count as parents."""
     if name == "data":
-        from g2sd_deploy.data.sources import open_source
+        from g2sd_deploy.data.sources import source_of
 
-        return {"files": open_source(recipe.data.source, recipe.data.root).fingerprint()}
+        return {"files": source_of(recipe.data).fingerprint()}
     if name == "teacher":
         from g2sd_deploy.stages.teacher import fingerprint
 
@@ -143,7 +160,7 @@ def plan(recipe: Recipe, run_folder: Path, *, until: str | None = None, force: s
             steps.append(Step(stage, False, f"cannot run: {', '.join(broken)} failed"))
             continue
         waits = sorted(set(stage.parents.values()) & pending)
-        reason = "forced" if stage.name == force else f"after {', '.join(waits)}" if waits else _why_stale(recipe, stage, run_folder)
+        reason = f"after {', '.join(waits)}" if waits and stage.name != force else _why_run(recipe, stage, run_folder, force)
         if reason:
             pending.add(stage.name)
         elif _has_failed(run_folder / stage.name):
@@ -188,6 +205,10 @@ def _identity(recipe: Recipe, stage: Stage, run_folder: Path) -> Identity:
     return Identity(stage.name, stage.config, parents, __version__)
 
 
+def _why_run(recipe: Recipe, stage: Stage, run_folder: Path, force: str | None) -> str:
+    return "forced" if stage.name == force else _why_stale(recipe, stage, run_folder)
+
+
 def _why_stale(recipe: Recipe, stage: Stage, run_folder: Path) -> str:
     """Why a stage whose parents are up to date has to run; empty where it has not."""
     found = read_artifact(run_folder / stage.name)
@@ -214,7 +235,7 @@ def run(
     recipe: Recipe,
     run_folder: Path,
     *,
-    device: "torch.device",
+    runtime: Runtime,
     progress: Progress,
     command: str,
     until: str | None = None,
@@ -222,27 +243,37 @@ def run(
 ) -> list[Step]:
     """Run every stage that is not up to date.
 
+    The first process of several decides, writes and does what is no training; the others train with it.
+
     Returns:
         What was done: one step per stage, `runs` telling which were computed.
 
     Raises:
         UserError: Bad input, or an artifact that was changed since it was written.
         RunFailed: A stage did not succeed, or its verdict is "failed"; the report is made first.
+        Stopped: A signal asked the run to end.
     """
     steps = []
     failed: dict[str, str] = {}
-    stages = select_stages(recipe, until, force)
-    check_folder(recipe, run_folder)
-    with _locked(run_folder):
-        record_run(recipe, run_folder, command)
-        for stage in stages:
+    ranks = runtime.ranks
+    with ExitStack() as until_done:
+
+        def begin() -> list[Stage]:
+            stages = select_stages(recipe, until, force)
+            check_folder(recipe, run_folder)
+            until_done.enter_context(_locked(run_folder))
+            _clear_leftovers(run_folder)
+            record_run(recipe, run_folder, command)
+            return stages
+
+        for stage in ranks.from_main(begin):
             if stage.name != "report" and failed.keys() & set(stage.parents.values()):
                 failed[stage.name] = ""
-                shutil.rmtree(run_folder / stage.name, ignore_errors=True)
+                if ranks.is_main:
+                    shutil.rmtree(run_folder / stage.name, ignore_errors=True)
                 continue
-            reason = "forced" if stage.name == force else _why_stale(recipe, stage, run_folder)
-            artifact = _execute(recipe, stage, run_folder, device, progress) if reason else read_artifact(run_folder / stage.name)
-            assert artifact is not None
+            reason = ranks.from_main(partial(_why_run, recipe, stage, run_folder, force))
+            artifact = _execute(recipe, stage, run_folder, runtime, progress) if reason else _finished(run_folder / stage.name)
             if artifact.failure:
                 failed[stage.name] = artifact.failure
             steps.append(Step(stage, bool(reason), reason or "up to date"))
@@ -251,42 +282,108 @@ def run(
     return steps
 
 
-def _execute(recipe: Recipe, stage: Stage, run_folder: Path, device: "torch.device", progress: Progress) -> Artifact:
-    from g2sd_deploy.stages.context import Context
+def _execute(recipe: Recipe, stage: Stage, run_folder: Path, runtime: Runtime, progress: Progress) -> Artifact:
+    """Compute a stage: training in every process, anything else in the first."""
+    ranks = runtime.ranks
+    if stage.name in TRAINING_STAGES:
+        _compute(recipe, stage, run_folder, runtime, progress)
+    else:
+        ranks.from_main(lambda: _compute(recipe, stage, run_folder, replace(runtime, ranks=Ranks()), progress))
+    artifact = ranks.from_main(lambda: _finished(run_folder / stage.name))
+    if not (artifact.folder / MARKER).is_file():
+        raise UserError(
+            f"{artifact.folder}: process {ranks.rank} does not see what the first one wrote; the processes of a run share one folder: give "
+            "an --out that all machines mount"
+        )
+    return artifact
+
+
+def _compute(recipe: Recipe, stage: Stage, run_folder: Path, runtime: Runtime, progress: Progress) -> None:
+    from g2sd_deploy.stages.context import Context, checkpoint_folder
 
     identity = _identity(recipe, stage, run_folder)
     inputs = {role: _verified(run_folder / name) for role, name in stage.parents.items() if name in identity.parents}
     progress.begin(stage.name)
     start = time.monotonic()
     try:
-        with unfinished_folder(run_folder / stage.name) as folder:
-            context = Context(recipe, stage.name, inputs, folder, run_folder, device, progress)
+        with unfinished_folder(run_folder / stage.name, runtime.ranks.rank) as folder:
+            trackers = _trackers(recipe, stage, run_folder, runtime, identity.key)
+            context = Context(recipe, stage.name, inputs, folder, run_folder, runtime, progress, identity.key, trackers)
             made = import_module(f"g2sd_deploy.stages.{stage.name}").run(context)
-            artifact = commit(
-                folder,
-                run_folder / stage.name,
-                identity,
-                made,
-                tools=environment.tool_versions(),
-                environment=environment.machine(),
-                seconds=time.monotonic() - start,
-            )
+            _check_agreement(runtime.ranks, stage.name, folder, made)
+            if runtime.ranks.is_main:
+                commit(
+                    folder,
+                    run_folder / stage.name,
+                    identity,
+                    made,
+                    tools=environment.tool_versions(),
+                    environment=environment.machine(),
+                    seconds=time.monotonic() - start,
+                )
+                shutil.rmtree(checkpoint_folder(run_folder, stage.name), ignore_errors=True)
     except BaseException as error:
         progress.abort()
         if isinstance(error, OSError) and error.errno in _UNWRITABLE:
             raise UserError(
-                f"{stage.name}: {error.filename or run_folder}: {error.strerror}; correct it and run the same command again"
+                f"{stage.name}: {error.filename or run_folder}: {os.strerror(error.errno)}; correct it and run the same command again"
             ) from None
         raise
     progress.end()
+
+
+def _trackers(recipe: Recipe, stage: Stage, run_folder: Path, runtime: Runtime, key: str) -> "Trackers | None":
+    if not runtime.trackers or stage.name not in TRAINING_STAGES:
+        return None
+    from g2sd_deploy.training.tracking import Trackers
+
+    config = recipe.model_dump(mode="json", exclude_none=True)
+    return Trackers(runtime.trackers, run_folder, project=recipe.name, stage=stage.name, identity=key, config=config)
+
+
+def _check_agreement(ranks: Ranks, stage: str, folder: Path, made: "Made") -> None:
+    """No artifact is marked done before every process has made the same one.
+
+    Raises:
+        RunFailed: They have not.
+    """
+    if ranks.num == 1:
+        return
+    own = {path.name: sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()} | {"metrics": digest_of(made.metrics)}
+    found = ranks.gather(own)
+    for rank, other in enumerate(found):
+        if differing := sorted(name for name in found[0].keys() | other.keys() if found[0].get(name) != other.get(name)):
+            text = (
+                f"{stage}: process {rank} made another {', '.join(differing)} than process 0, so nothing is kept; look for different "
+                "versions of torch or of this package, or different files, on the machines"
+            )
+            raise ranks.told_once(RunFailed(text))
+
+
+def _finished(folder: Path) -> Artifact:
+    artifact = read_artifact(folder)
+    assert artifact is not None
     return artifact
 
 
 def _verified(folder: Path) -> Artifact:
-    artifact = read_artifact(folder)
-    assert artifact is not None
+    artifact = _finished(folder)
     artifact.verify()
     return artifact
+
+
+def _clear_leftovers(run_folder: Path) -> None:
+    """Remove what killed processes left: half-written artifacts, and the checkpoints of a training that was finished with them."""
+    from g2sd_deploy.stages.context import checkpoint_folder
+    from g2sd_deploy.training.checkpoints import keys_of
+
+    for path in [*run_folder.glob(".*.unfinished*"), *run_folder.glob(".*.old")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in TRAINING_STAGES:
+        folder = checkpoint_folder(run_folder, name)
+        with suppress(UserError):  # a damaged artifact is told of when it is needed
+            if folder.is_dir() and (artifact := read_artifact(run_folder / name)) and keys_of(folder) <= {artifact.key}:
+                shutil.rmtree(folder)
 
 
 def check_folder(recipe: Recipe, run_folder: Path) -> None:

@@ -24,6 +24,9 @@ class Progress(Protocol):
     def end(self, note: str = "") -> None:
         """End the stage."""
 
+    def tell(self, text: str) -> None:
+        """Tell something that is no problem."""
+
     def warn(self, text: str) -> None:
         """Tell something that a person should know before the result."""
 
@@ -67,6 +70,9 @@ class BarProgress:
             self._bar = None
             self._console.print(f"[green]done[/] {self._title:<10} {note}[dim]{time.monotonic() - self._start:.1f} s[/]", highlight=False)
 
+    def tell(self, text: str) -> None:
+        self._console.print(f"{self._title}: {escape(text)}", highlight=False, soft_wrap=True)
+
     def warn(self, text: str) -> None:
         self._console.print(f"[bold yellow]warning[/] {self._title}: {escape(text)}", highlight=False, soft_wrap=True)
 
@@ -99,6 +105,9 @@ class LineProgress:
     def end(self, note: str = "") -> None:
         self._say(f"done in {time.monotonic() - self._start:.1f} s{' ' + note if note else ''}")
 
+    def tell(self, text: str) -> None:
+        self._say(text)
+
     def warn(self, text: str) -> None:
         self._say(f"WARNING {text}")
 
@@ -120,6 +129,9 @@ class SilentProgress:
         return
 
     def end(self, note: str = "") -> None:
+        return
+
+    def tell(self, text: str) -> None:
         return
 
     def warn(self, text: str) -> None:

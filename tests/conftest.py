@@ -9,18 +9,24 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 from torch import Tensor
 
-# Not `edge`: bundles run it without jaxtyping. Not `data.sources`: checking its Protocol would read the data.
+# Not `edge`: bundles run it without jaxtyping. Not `data.sources` and what takes its Protocol: checking it would read the data.
 CHECKED = (
+    "g2sd_deploy.data.array_file",
     "g2sd_deploy.data.augment",
     "g2sd_deploy.data.boxes",
     "g2sd_deploy.data.color_jitter",
     "g2sd_deploy.data.corruptions",
+    "g2sd_deploy.data.encoding",
     "g2sd_deploy.data.erasing",
     "g2sd_deploy.data.fashion_mnist",
     "g2sd_deploy.data.idx",
     "g2sd_deploy.data.images",
+    "g2sd_deploy.data.mixing",
+    "g2sd_deploy.data.pixels",
     "g2sd_deploy.data.rand_augment",
     "g2sd_deploy.data.resample",
+    "g2sd_deploy.data.sources.listing",
+    "g2sd_deploy.data.sources.tar_index",
     "g2sd_deploy.evaluation",
     "g2sd_deploy.methods",
     "g2sd_deploy.models",

@@ -31,7 +31,9 @@ TABLE: dict[str, str] = {
     "d.locks": "",
     "d.artifact": "d.errors",
     "d.environment": "x.edge",
-    "d.runtime": "d.errors",
+    "d.signals": "d.errors",
+    "d.ranks": "d.errors",
+    "d.runtime": "d.errors d.ranks",
     "d.progress": "",
     "d.settings": "d.data.corruptions d.data.rand_augment_policy",  # names that a recipe may write
     "d.recipe": "d.errors d.settings",
@@ -43,8 +45,8 @@ TABLE: dict[str, str] = {
     "d.evaluation": "d.evaluation.metrics d.data d.data.corruptions x.edge",
     "d.data.corruptions": "d.randomness x.edge",
     "d.data.rand_augment_policy": "d.errors",
-    "d.data": "d.artifact d.data.rand_augment_policy d.errors d.randomness d.settings x.edge",
-    "d.training": "d.data d.errors d.randomness d.settings",
+    "d.data": "d.artifact d.data.rand_augment_policy d.errors d.locks d.randomness d.settings d.zoo x.edge",
+    "d.training": "d.artifact d.data d.errors d.randomness d.ranks d.runtime d.settings d.signals",
     "d.predictors": "d.artifact d.errors d.evaluation d.models.checkpoint x.bundle x.edge x.onnx_file",
     "d.report": "d.errors",
     # teachers: the catalogue and its downloads, and what reads weights
@@ -54,7 +56,7 @@ TABLE: dict[str, str] = {
     "d.zoo.taking_in": "d.errors d.models d.models.checkpoint d.zoo d.zoo.opening x.edge",
     # stages: what they share, and each by itself
     "d.stages": "",
-    "d.stages.context": "d.artifact d.data d.models d.progress d.randomness d.settings x.edge",
+    "d.stages.context": "d.artifact d.data d.models d.progress d.randomness d.runtime d.settings d.training x.edge",
     "d.stages.custom": "d.artifact d.errors",
     "d.stages.fitting": "d.stages.context d.artifact d.data d.errors d.methods d.models d.models.checkpoint "
     "d.randomness d.settings d.training",
@@ -62,27 +64,30 @@ TABLE: dict[str, str] = {
     "d.stages.data": "d.stages.context d.artifact d.data d.errors d.settings x.edge",
     "d.stages.teacher": "d.stages.context d.artifact d.errors d.models d.models.checkpoint d.settings d.zoo d.zoo.opening x.edge",
     "d.stages.pretrain": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models.checkpoint d.training",
-    "d.stages.finetune": "d.stages.context d.stages.fitting d.artifact d.models d.models.checkpoint",
-    "d.stages.generic": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.errors d.models d.models.checkpoint d.settings "
+    "d.stages.finetune": "d.stages.context d.stages.fitting d.artifact d.methods d.models d.models.checkpoint",
+    "d.stages.generic": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models d.models.checkpoint d.settings "
     "d.training",
-    "d.stages.specific": "d.stages.context d.stages.custom d.stages.fitting d.artifact d.data d.methods d.models "
+    "d.stages.specific": "d.stages.context d.stages.custom d.stages.fitting d.artifact d.methods d.models "
     "d.models.checkpoint d.settings",
-    "d.stages.baseline": "d.stages.context d.stages.fitting d.artifact d.models",
+    "d.stages.baseline": "d.stages.context d.stages.fitting d.artifact d.methods d.models",
     "d.stages.evaluate": "d.stages.context d.artifact d.data.corruptions d.evaluation d.evaluation.metrics d.predictors d.settings x.edge",
     "d.stages.export": "d.stages.context d.artifact d.data d.environment d.evaluation d.models.checkpoint d.settings "
     "x.bundle x.edge x.onnx_file x.parity",
     "d.stages.profile": "d.stages.context d.artifact d.predictors d.settings x.edge",
     "d.stages.report": "d.stages.context d.artifact d.report",
     # the entry
-    "d.pipeline": "d d.artifact d.data d.environment d.errors d.locks d.progress d.settings "
-    "d.stages.context d.stages.custom d.stages.teacher",
+    "d.pipeline": "d d.artifact d.data d.environment d.errors d.locks d.progress d.ranks d.runtime d.settings "
+    "d.stages.context d.stages.custom d.stages.teacher d.training",
     "d.standalone": "d.artifact d.data d.data.corruptions d.errors d.evaluation d.evaluation.metrics d.predictors d.progress "
     "d.report d.settings d.stages.context d.stages.export d.stages.profile x.edge",
+    "d.probe": "d.artifact d.data d.environment d.errors d.pipeline d.progress d.recipe d.report d.runtime d.settings d.training",
     "d.results": "d.artifact d.report",
     "d.doctor": "d.environment",
     "d.cli_errors": "d.errors",
+    "d.cli_data": "d.cli_errors d.data d.errors d.progress",
     "d.cli_teacher": "d.cli_errors d.progress d.zoo d.zoo.taking_in",
-    "d.cli": "d d.cli_errors d.cli_teacher d.doctor d.errors d.pipeline d.progress d.recipe d.results d.runtime d.settings d.standalone",
+    "d.cli": "d d.cli_data d.cli_errors d.cli_teacher d.doctor d.errors d.pipeline d.probe d.progress d.recipe d.results d.runtime d.settings "
+    "d.signals d.standalone",
     "d.__main__": "d.cli",
 }
 
@@ -222,7 +227,17 @@ def run_python(code: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["evaluate", "--help"], ["recipes", "--help"], ["teacher", "--help"], ["--version"]]
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["plan", "--help"],
+        ["evaluate", "--help"],
+        ["recipes", "--help"],
+        ["teacher", "--help"],
+        ["data", "prepare", "--help"],
+        ["--version"],
+    ],
 )
 def test_help_imports_nothing_slow(arguments: list[str]) -> None:
     code = f"""

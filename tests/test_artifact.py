@@ -143,7 +143,7 @@ class Killed(BaseException):
 # Every step that touches the disk or reads it while an artifact is written.
 STEPS = [
     (artifact, "sha256_of"),
-    (artifact, "_sync"),
+    (artifact, "sync"),
     (artifact, "_replace_folder"),
     (Path, "write_text"),
     (Path, "rename"),
@@ -205,7 +205,7 @@ def test_a_small_file_is_old_or_new_and_never_half(tmp_path: Path, monkeypatch: 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifact, "_sync", full)
+    monkeypatch.setattr(artifact, "sync", full)
     with pytest.raises(OSError, match="No space left"):
         write_text_whole(path, "new")
     assert path.read_text() == "old"

@@ -1,9 +1,10 @@
 """Baseline stage: the student's architecture trained from scratch on labels alone."""
 
 from g2sd_deploy.artifact import Made
+from g2sd_deploy.methods.classification import label_loss
 from g2sd_deploy.models.vit import Classifier
 from g2sd_deploy.stages.context import Context, encoder_spec, open_dataset, seed_weights
-from g2sd_deploy.stages.fitting import label_loss, train_classifier
+from g2sd_deploy.stages.fitting import train_classifier
 
 
 def run(context: Context) -> Made:

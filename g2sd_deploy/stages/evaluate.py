@@ -1,5 +1,6 @@
 """Evaluation stage: teacher, student and baseline on the same test images, clean and corrupted."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,10 @@ def run(context: Context) -> Made:
         name: classifier_predictor(context.inputs[name].file(CLASSIFIER_FILE), context.device) for name in _MODELS if name in context.inputs
     }
     runners = {name: predictor.open(None) for name, predictor in predictors.items()}
-    logits = {name: logits_of(runner, dataset.test.images, settings.batch_size) for name, runner in runners.items()}
+    logits = {
+        name: logits_of(runner, dataset.test.images, settings.batch_size, partial(context.progress.update, note=name))
+        for name, runner in runners.items()
+    }
     models = {name: _clean_scores(predictors[name], logits[name], dataset.test.labels) for name in predictors}
     for name, values in logits.items():
         top1, confidence = top1_confidence(values)

@@ -1,5 +1,6 @@
 """Export stage: ONNX file, parity on the test images, and the bundle."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def run(context: Context) -> Made:
         folder=context.folder,
         name=context.recipe.name,
         provenance={"student": student.digest},
+        tick=lambda done, total: context.progress.update(done, total, "parity"),
     )
     metrics = {
         "onnx_bytes": exported.onnx.bytes,
@@ -58,7 +60,14 @@ def run(context: Context) -> Made:
 
 
 def export_classifier(
-    weights: Path, images: ImageSet, settings: ExportSettings, *, folder: Path, name: str, provenance: dict[str, Any]
+    weights: Path,
+    images: ImageSet,
+    settings: ExportSettings,
+    *,
+    folder: Path,
+    name: str,
+    provenance: dict[str, Any],
+    tick: Callable[[int, int], None] | None = None,
 ) -> Exported:
     """Write `folder/bundle` if its ONNX file decides on real images as the torch model does; look at the result's `failure`."""
     file = load_classifier(weights)
@@ -70,7 +79,7 @@ def export_classifier(
     # The reference is torch on the CPU, whatever trained it: the sample's expected logits must not depend on a GPU's arithmetic.
     reference = TorchRunner(file.model, pre, device=torch.device("cpu"))
     tolerance = ParityTolerance(max_abs_logit_diff=settings.max_abs_logit_diff, flipped_share=settings.max_flipped_share)
-    parity = compare(reference, OnnxRunner(path, pre), images.images, images.labels, tolerance=tolerance)
+    parity = compare(reference, OnnxRunner(path, pre), images.images, images.labels, tolerance=tolerance, tick=tick)
     exported = Exported(onnx, parity)
     if exported.failure:
         return exported

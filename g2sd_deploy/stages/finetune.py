@@ -3,10 +3,11 @@
 import torch
 
 from g2sd_deploy.artifact import Made
+from g2sd_deploy.methods.classification import label_loss
 from g2sd_deploy.models.checkpoint import load_encoder
 from g2sd_deploy.models.vit import Classifier, start_from
 from g2sd_deploy.stages.context import Context, encoder_file, open_dataset, seed_weights
-from g2sd_deploy.stages.fitting import label_loss, train_classifier
+from g2sd_deploy.stages.fitting import train_classifier
 
 
 def run(context: Context) -> Made:

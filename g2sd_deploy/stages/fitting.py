@@ -1,7 +1,7 @@
 """What the stages that train have in common: batches, the random draws of a step, the loop and its record."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +10,33 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from g2sd_deploy.artifact import Made
-from g2sd_deploy.data.augment import Mixed, mix_batch
+from g2sd_deploy.data.mixing import NUM_MIX_DRAWS, mix_pairs
 from g2sd_deploy.errors import RunFailed
-from g2sd_deploy.methods.classification import smoothed_one_hot, soft_cross_entropy
-from g2sd_deploy.methods.views import Views
+from g2sd_deploy.methods.classification import ClassifierLearner, ClassifierLoss, smoothed_one_hot
+from g2sd_deploy.methods.views import LabelledViews, Views
 from g2sd_deploy.models.checkpoint import ClassifierFile, save_classifier
 from g2sd_deploy.models.vit import Classifier, EncoderSpec, survival_scales
-from g2sd_deploy.randomness import generator, uniform
-from g2sd_deploy.settings import ClassifyTrainSettings, LossBandSettings, MixSettings, TrainSettings
+from g2sd_deploy.randomness import uniform
+from g2sd_deploy.settings import ClassifyTrainSettings, LossBandSettings, TrainSettings
 from g2sd_deploy.stages.context import CLASSIFIER_FILE, HISTORY_FILE, Context, Dataset
-from g2sd_deploy.training.loop import Batch, Feed, Row, TrainLog, train
+from g2sd_deploy.training.checkpoints import Checkpoints
+from g2sd_deploy.training.feed import Batch, Feed
+from g2sd_deploy.training.loop import train
 from g2sd_deploy.training.loss_band import loss_band_problem
+from g2sd_deploy.training.memory import PeakMemory
 from g2sd_deploy.training.optimizer import build_optimizer
-
-ClassifierLoss = Callable[[Tensor, Tensor | None, Mixed], Tensor]
+from g2sd_deploy.training.record import Listener, Row, TrainLog
+from g2sd_deploy.training.tracking import METRICS_FILE, MetricsFile
 
 
 def views_of(context: Context, batch: Batch, student: EncoderSpec) -> Views:
     """What a method without labels is given: one draw of each kind, shared by teacher and student."""
-    noise = uniform(context.recipe.seed, "mask", batch.epoch, batch.indices, student.num_patches)
+    turn = batch.turn
+    noise = uniform(context.recipe.seed, "mask", turn.epoch, turn.indices, student.num_patches)
     return Views(
         images=batch.images,
         student_images=batch.jittered,
-        mask_noise=torch.from_numpy(noise).to(batch.images.device),
+        mask_noise=torch.from_numpy(noise).to(batch.images.device, non_blocking=True),
         drop_draws=_drop_draws(context, batch, student.depth),
     )
 
@@ -40,40 +44,81 @@ def views_of(context: Context, batch: Batch, student: EncoderSpec) -> Views:
 def make_feed(context: Context, dataset: Dataset, settings: TrainSettings, color_jitter: float = 0.0) -> Feed:
     """Batches of the training set as the stage's settings ask for."""
     pre = dataset.preprocessing
-    return Feed(dataset.train, settings, context.recipe.seed, pre.image_px, pre.mean, pre.std, context.device, color_jitter)
+    mixes = isinstance(settings, ClassifyTrainSettings) and (settings.mix.mixup > 0 or settings.mix.cutmix > 0)
+    return Feed(
+        dataset.train,
+        settings,
+        context.recipe.seed,
+        pre.image_px,
+        pre.mean,
+        pre.std,
+        context.runtime,
+        color_jitter=color_jitter,
+        in_pairs=mixes,
+        window=dataset.shuffle_shards,
+        max_bad=dataset.max_bad_images,
+    )
 
 
 def fit(
     context: Context,
-    model: nn.Module,
+    learner: nn.Module,
     optimizer: Optimizer,
     feed: Feed,
-    loss_of: Callable[[Batch], Mapping[str, Tensor]],
+    inputs_of: Callable[[Batch], Any],
+    *,
     band: LossBandSettings | None = None,
+    ema_decay: float | None = None,
 ) -> TrainLog:
-    """Run the training loop and keep its history in the artifact.
+    """Run the training loop, go on from its last checkpoint where there is one, and keep its history in the artifact.
 
     Raises:
-        RunFailed: The loss is not finite, or leaves its band.
+        RunFailed: The loss is not finite or leaves its band, or what `train` raises.
     """
+    is_main = context.runtime.ranks.is_main
+    metrics = MetricsFile(context.run_folder / METRICS_FILE, context.stage)
+    trackers = context.trackers if is_main else None
     rows: list[Row] = []
 
-    def observe(row: Row, num_steps: int, images_per_s: float) -> None:
+    def begun(history: list[Row], num_done: int) -> None:
+        rows.extend(history)
+        if is_main:
+            metrics.begin(history)
+        if trackers is not None:
+            trackers.begin(int(history[-1]["step"]) + 1 if history else 0)
+        if num_done:
+            context.progress.tell(f"goes on from its last checkpoint, after step {num_done} of {feed.num_steps}")
+
+    def row_seen(row: Row, num_steps: int, images_per_s: float) -> None:
         rows.append(row)
         context.progress.update(int(row["step"]) + 1, num_steps, f"loss {row['loss']:.4f}, {images_per_s:,.0f} images/s")
+        if is_main:
+            metrics.add(row, images_per_s)
+        if trackers is not None:
+            trackers.add(row, images_per_s)
         if band is not None and (problem := loss_band_problem(rows, num_steps, band)):
-            raise RunFailed(f"{context.stage}: {problem}")
+            raise context.runtime.ranks.told_once(RunFailed(f"{context.stage}: {problem}"))
 
-    log = train(model, optimizer, feed, loss_of, observe)
-    model.eval()
+    checkpoints = Checkpoints(context.checkpoints, context.key, context.runtime.checkpoint_every)
+    with PeakMemory(context.device) as peak:
+        try:
+            log = train(
+                learner,
+                optimizer,
+                feed,
+                inputs_of,
+                Listener(begun, row_seen, context.progress.warn),
+                checkpoints=checkpoints,
+                ema_decay=ema_decay,
+            )
+        finally:
+            if trackers is not None:
+                trackers.finish()
+    log.peak_mib = peak.mib
+    learner.eval()
     lines = "".join(json.dumps(row) + "\n" for row in log.history)
     (context.folder / HISTORY_FILE).write_text(lines, encoding="utf-8")
     return log
-
-
-def label_loss(logits: Tensor, _: Tensor | None, mix: Mixed) -> Tensor:
-    """The (mixed) labels alone, learnt by the class head."""
-    return soft_cross_entropy(logits, mix.targets)
 
 
 def train_classifier(
@@ -81,7 +126,7 @@ def train_classifier(
     model: Classifier,
     dataset: Dataset,
     settings: ClassifyTrainSettings,
-    loss_of: ClassifierLoss,
+    loss: ClassifierLoss,
     *,
     method: str,
     dtype: torch.dtype = torch.float32,
@@ -89,29 +134,31 @@ def train_classifier(
     """Train a classifier on (mixed) labels and write it.
 
     Args:
-        loss_of: Loss of the class head's logits, the distillation head's (or None) and the mixed batch.
+        loss: Of the class head's logits, the distillation head's (or None) and the mixed batch.
         method: Said in the metrics.
         dtype: Number format of the stored weights.
     """
     spec = model.encoder.spec
-    model.to(context.device)
-
-    def terms_of(batch: Batch) -> dict[str, Tensor]:
-        mix = mixed(context, batch, settings.mix, model.num_classes)
-        logits, dist_logits = model.forward_heads(mix.images, survival=_survival(context, batch, spec.depth, settings.drop_path))
-        return {"loss": loss_of(logits, dist_logits, mix)}
-
     optimizer = build_optimizer(model, settings, depth=spec.depth, layer_decay=settings.layer_decay, no_decay=model.no_weight_decay)
-    log = fit(context, model, optimizer, make_feed(context, dataset, settings), terms_of)
+    log = fit(
+        context,
+        ClassifierLearner(model, loss),
+        optimizer,
+        make_feed(context, dataset, settings),
+        lambda batch: labelled_views_of(context, batch, settings, spec.depth, model.num_classes),
+        ema_decay=settings.ema_decay,
+    )
     path = context.folder / CLASSIFIER_FILE
     save_classifier(path, ClassifierFile(model, dataset.preprocessing, dataset.class_names), dtype)
     return training_result(context, log, model, path, method)
 
 
-def mixed(context: Context, batch: Batch, settings: MixSettings, num_classes: int) -> Mixed:
-    """Smoothed labels, then mixup or CutMix as a function of (seed, epoch, step)."""
-    targets = smoothed_one_hot(batch.labels, num_classes, settings.label_smoothing)
-    return mix_batch(batch.images, targets, settings, generator(context.recipe.seed, "mix", batch.epoch, batch.step))
+def labelled_views_of(context: Context, batch: Batch, settings: ClassifyTrainSettings, depth: int, num_classes: int) -> LabelledViews:
+    """Smoothed labels, mixup or CutMix of neighbours, and drop path; all are functions of (seed, epoch, sample index)."""
+    turn, mix = batch.turn, settings.mix
+    targets = smoothed_one_hot(batch.labels, num_classes, mix.label_smoothing)
+    mixed = mix_pairs(batch.images, targets, mix, uniform(context.recipe.seed, "mix", turn.epoch, turn.indices[::2], NUM_MIX_DRAWS))
+    return LabelledViews(mixed.images, mixed.targets, _survival(context, batch, depth, settings.drop_path))
 
 
 def _survival(context: Context, batch: Batch, depth: int, drop_path: float) -> Tensor | None:
@@ -124,12 +171,13 @@ def _survival(context: Context, batch: Batch, depth: int, drop_path: float) -> T
 
 def _drop_draws(context: Context, batch: Batch, depth: int) -> Tensor:
     """Uniform numbers for the two branches of each block."""
-    draws = uniform(context.recipe.seed, "drop_path", batch.epoch, batch.indices, 2 * depth)
-    return torch.from_numpy(draws).to(batch.images.device).view(-1, depth, 2)
+    draws = uniform(context.recipe.seed, "drop_path", batch.turn.epoch, batch.turn.indices, 2 * depth)
+    return torch.from_numpy(draws).to(batch.images.device, non_blocking=True).view(-1, depth, 2)
 
 
 def training_result(context: Context, log: TrainLog, model: nn.Module, path: Path, method: str) -> Made:
     """Metrics of a training stage; speed is a note, for it is not part of what the stage made."""
+    bad = {index: reason for found in context.runtime.ranks.gather(log.bad) for index, reason in found.items()}
     metrics: dict[str, Any] = {
         "method": method,
         "first_loss": log.history[0]["loss"],
@@ -139,12 +187,20 @@ def training_result(context: Context, log: TrainLog, model: nn.Module, path: Pat
         "images_seen": log.images_seen,
         "num_steps": log.num_steps,
     }
+    if bad:
+        metrics |= {"num_bad_images": len(bad), "bad_images": [bad[index] for index in sorted(bad)]}
+        context.warn(f"{len(bad)} training images cannot be used and were replaced: {bad[min(bad)]}{', ...' if len(bad) > 1 else ''}")
     if context.warnings:
         metrics["warnings"] = list(context.warnings)
     timing = {
         "train_seconds": round(log.seconds, 2),
         "step_ms": round(1000 * log.seconds / log.num_steps, 1),
         "images_per_s": round(log.images_per_s, 1),
+        **{name: round(value, 4) for name, value in log.pace.items()},
+        "peak_mib": round(log.peak_mib, 1),
+        "state_bytes": log.state_bytes,
+        "resumed_at": log.resumed_at,
         "device": str(context.device),
+        "num_processes": context.runtime.ranks.num,
     }
     return Made(metrics, timing=timing)

@@ -3,10 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
-
 from g2sd_deploy.artifact import Made
-from g2sd_deploy.errors import UserError
 from g2sd_deploy.models.checkpoint import save_encoder, save_generic, save_masked
 from g2sd_deploy.models.masked import GenericStudent, MaskedAutoencoder
 from g2sd_deploy.models.vit import Encoder
@@ -14,7 +11,6 @@ from g2sd_deploy.settings import G2sdSettings
 from g2sd_deploy.stages.context import ENCODER_FILE, GENERIC_FILE, MASKED_FILE, Context, encoder_spec, open_dataset
 from g2sd_deploy.stages.fitting import fit, make_feed, training_result, views_of
 from g2sd_deploy.stages.lessons import make_lesson
-from g2sd_deploy.training.loop import Batch
 from g2sd_deploy.training.loss_band import loss_band_verdict
 from g2sd_deploy.training.optimizer import build_optimizer
 
@@ -25,17 +21,16 @@ def run(context: Context) -> Made:
     assert settings is not None and shape is not None
     dataset = open_dataset(context.inputs["data"])
     lesson = make_lesson(context, settings, encoder_spec(shape, dataset.preprocessing))
-    learner = lesson.learner.to(context.device)
     feed = make_feed(context, dataset, settings, lesson.color_jitter)
     band = settings.loss_band if isinstance(settings, G2sdSettings) else None
-
-    def terms_of(batch: Batch) -> dict[str, Tensor]:
-        terms = learner(views_of(context, batch, lesson.spec))
-        if not isinstance(terms, dict):
-            raise UserError(f"{lesson.method} gives {type(terms).__name__}; wanted a dict of named loss terms, as docs/methods.md shows")
-        return terms
-
-    log = fit(context, learner, build_optimizer(learner, settings), feed, terms_of, band)
+    log = fit(
+        context,
+        lesson.learner,
+        build_optimizer(lesson.learner, settings),
+        feed,
+        lambda batch: views_of(context, batch, lesson.spec),
+        band=band,
+    )
     path = _save(context.folder, lesson.student)
     made = training_result(context, log, lesson.student, path, lesson.method)
     if band is None:

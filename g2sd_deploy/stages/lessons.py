@@ -10,6 +10,7 @@ from g2sd_deploy.methods.dmae import DmaeLearner
 from g2sd_deploy.methods.g2sd import G2sdLearner
 from g2sd_deploy.methods.mae import MaeLearner
 from g2sd_deploy.methods.tinymim import TinymimLearner
+from g2sd_deploy.methods.views import Views
 from g2sd_deploy.models.checkpoint import load_encoder, load_masked
 from g2sd_deploy.models.masked import DecoderSpec, FeatureStudent, GenericStudent, Mask, MaskedAutoencoder
 from g2sd_deploy.models.vit import Encoder, EncoderSpec
@@ -20,10 +21,11 @@ from g2sd_deploy.settings import (
     G2sdSettings,
     GenericSettings,
     MaeSettings,
+    Precision,
     PretrainSettings,
     TinymimSettings,
 )
-from g2sd_deploy.stages.context import MASKED_FILE, Context, encoder_file, seed_weights
+from g2sd_deploy.stages.context import MASKED_FILE, Context, encoder_file, frozen, seed_weights
 from g2sd_deploy.stages.custom import check_call, load_named
 
 
@@ -79,7 +81,7 @@ def make_mae(context: Context, settings: MaeSettings | PretrainSettings, spec: E
 
 
 def _g2sd(context: Context, settings: G2sdSettings, spec: EncoderSpec) -> Lesson:
-    teacher, block, decoder = _masked_teacher(context), settings.teacher_decoder_block, settings.decoder
+    teacher, block, decoder = _masked_teacher(context, settings.precision), settings.teacher_decoder_block, settings.decoder
     assert block is not None and decoder is not None
     _check_patches(teacher.encoder.spec, spec)
     _check_block("teacher_decoder_block", block, teacher.decoder.spec.depth, "the teacher's decoder")
@@ -95,7 +97,7 @@ def _g2sd(context: Context, settings: G2sdSettings, spec: EncoderSpec) -> Lesson
 
 
 def _g2sd_encoder(context: Context, settings: G2sdSettings, spec: EncoderSpec) -> Lesson:
-    teacher, block = _encoder_teacher(context), settings.teacher_encoder_block
+    teacher, block = _encoder_teacher(context, settings.precision), settings.teacher_encoder_block
     assert block is not None
     _check_patches(teacher.spec, spec)
     _check_block("teacher_encoder_block", block, teacher.spec.depth, "the teacher")
@@ -106,7 +108,7 @@ def _g2sd_encoder(context: Context, settings: G2sdSettings, spec: EncoderSpec) -
 
 
 def _dmae(context: Context, settings: DmaeSettings, spec: EncoderSpec) -> Lesson:
-    teacher = _encoder_teacher(context)
+    teacher = _encoder_teacher(context, settings.precision)
     _check_patches(teacher.spec, spec)
     _check_block("teacher_block", settings.teacher_block, teacher.spec.depth, "the teacher")
     seed_weights(context)
@@ -125,7 +127,7 @@ def _dmae(context: Context, settings: DmaeSettings, spec: EncoderSpec) -> Lesson
 
 
 def _tinymim(context: Context, settings: TinymimSettings, spec: EncoderSpec) -> Lesson:
-    teacher = _encoder_teacher(context)
+    teacher = _encoder_teacher(context, settings.precision)
     _check_patches(teacher.spec, spec)
     _check_block("teacher_block", settings.teacher_block, teacher.spec.depth, "the teacher")
     heads = settings.relation_heads or teacher.spec.heads
@@ -153,7 +155,7 @@ def _custom(context: Context, settings: CustomGenericSettings, spec: EncoderSpec
     teacher: nn.Module | None = None
     if "masked" in context.inputs:
         has_decoder = MASKED_FILE in context.inputs["masked"].files
-        teacher = _masked_teacher(context) if has_decoder else _encoder_teacher(context)
+        teacher = _masked_teacher(context, "fp32") if has_decoder else _encoder_teacher(context, "fp32")
     seed_weights(context)
     student = Encoder(spec)
     check_call(builder, 2, settings.options, settings.builder, "generic.builder")
@@ -168,15 +170,32 @@ def _custom(context: Context, settings: CustomGenericSettings, spec: EncoderSpec
             f"generic.builder {settings.builder} returned a module that does not hold the student; keep it as an attribute of the module, "
             "so that it is trained"
         )
-    return Lesson(learner, student, spec, f"custom method {settings.builder}", settings.color_jitter)
+    return Lesson(_Checked(learner, settings.builder), student, spec, f"custom method {settings.builder}", settings.color_jitter)
 
 
-def _masked_teacher(context: Context) -> MaskedAutoencoder:
-    return load_masked(context.inputs["masked"].file(MASKED_FILE)).to(context.device).requires_grad_(False)
+class _Checked(nn.Module):
+    """A method of the user's own, refused where it does not give loss terms."""
+
+    def __init__(self, learner: nn.Module, name: str) -> None:
+        super().__init__()
+        self.learner = learner
+        self.name = name
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        terms = self.learner(views)
+        if not isinstance(terms, dict):
+            raise UserError(
+                f"custom method {self.name} gives {type(terms).__name__}; wanted a dict of named loss terms, as docs/methods.md shows"
+            )
+        return terms
 
 
-def _encoder_teacher(context: Context) -> Encoder:
-    return load_encoder(encoder_file(context.inputs["masked"])).to(context.device).requires_grad_(False)
+def _masked_teacher(context: Context, precision: Precision) -> MaskedAutoencoder:
+    return frozen(context, load_masked(context.inputs["masked"].file(MASKED_FILE)), precision)
+
+
+def _encoder_teacher(context: Context, precision: Precision) -> Encoder:
+    return frozen(context, load_encoder(encoder_file(context.inputs["masked"])), precision)
 
 
 def _visible_features(teacher: Encoder, block: int) -> Callable[[Tensor, Mask], Tensor]:

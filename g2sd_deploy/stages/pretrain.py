@@ -17,9 +17,8 @@ def run(context: Context) -> Made:
     dataset = open_dataset(context.inputs["data"])
     spec = encoder_spec(settings.encoder, dataset.preprocessing)
     model, learner = make_mae(context, settings, spec)
-    learner.to(context.device)
     feed = make_feed(context, dataset, settings)
-    log = fit(context, learner, build_optimizer(learner, settings), feed, lambda batch: learner(views_of(context, batch, spec)))
+    log = fit(context, learner, build_optimizer(learner, settings), feed, lambda batch: views_of(context, batch, spec))
     path = context.folder / MASKED_FILE
     save_masked(path, model, getattr(torch, settings.weights))
     return training_result(context, log, model, path, "MAE pre-training")

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from g2sd_deploy.artifact import Made
-from g2sd_deploy.data.augment import Mixed
+from g2sd_deploy.methods.classification import ClassifierLoss, label_loss
 from g2sd_deploy.methods.specific import hard_distillation_loss, nkd_loss, soft_distillation_loss
+from g2sd_deploy.methods.views import LabelledViews
 from g2sd_deploy.models.checkpoint import load_classifier, load_encoder
 from g2sd_deploy.models.vit import Classifier, EncoderSpec, start_from
 from g2sd_deploy.settings import (
@@ -15,12 +16,13 @@ from g2sd_deploy.settings import (
     FinetuneOnlySettings,
     HardDistillationSettings,
     NkdSettings,
+    Precision,
     SoftDistillationSettings,
     SpecificSettings,
 )
-from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, encoder_file, encoder_spec, open_dataset, seed_weights
+from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, encoder_file, encoder_spec, frozen, open_dataset, seed_weights
 from g2sd_deploy.stages.custom import check_call, load_named
-from g2sd_deploy.stages.fitting import ClassifierLoss, label_loss, train_classifier
+from g2sd_deploy.stages.fitting import train_classifier
 
 TeacherLoss = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
 
@@ -54,24 +56,29 @@ def _loss_of(context: Context, settings: SpecificSettings) -> ClassifierLoss:
         case FinetuneOnlySettings():
             return label_loss
         case HardDistillationSettings():
-            return _with_teacher(context, _hard)
+            return _with_teacher(context, settings.precision, _hard)
         case SoftDistillationSettings(temperature=temperature, alpha=alpha):
             return _with_teacher(
                 context,
+                settings.precision,
                 lambda logits, dist, targets, teacher: soft_distillation_loss(
                     logits, dist, targets, teacher, temperature=temperature, alpha=alpha
                 ),
             )
         case NkdSettings(temperature=temperature, gamma=gamma):
             return _with_teacher(
-                context, lambda logits, _, targets, teacher: nkd_loss(logits, targets, teacher, temperature=temperature, gamma=gamma)
+                context,
+                settings.precision,
+                lambda logits, _, targets, teacher: nkd_loss(logits, targets, teacher, temperature=temperature, gamma=gamma),
             )
         case CustomSpecificSettings(loss=name, options=options):
             loss = load_named(name, "specific.loss")
             check_call(loss, 4, options, name, "specific.loss")
             if "classifier" not in context.inputs:
-                return lambda logits, dist, mix: loss(logits, dist, mix.targets, None, **options)
-            return _with_teacher(context, lambda logits, dist, targets, teacher: loss(logits, dist, targets, teacher, **options))
+                return lambda logits, dist, views: loss(logits, dist, views.targets, None, **options)
+            return _with_teacher(
+                context, settings.precision, lambda logits, dist, targets, teacher: loss(logits, dist, targets, teacher, **options)
+            )
 
 
 def _hard(logits: Tensor, dist_logits: Tensor | None, targets: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -79,14 +86,14 @@ def _hard(logits: Tensor, dist_logits: Tensor | None, targets: Tensor, teacher_l
     return hard_distillation_loss(logits, dist_logits, targets, teacher_logits)
 
 
-def _with_teacher(context: Context, loss: TeacherLoss) -> ClassifierLoss:
+def _with_teacher(context: Context, precision: Precision, loss: TeacherLoss) -> ClassifierLoss:
     """Ask the teacher about the student's (mixed) images."""
-    teacher = load_classifier(context.inputs["classifier"].file(CLASSIFIER_FILE)).model.to(context.device).requires_grad_(False)
+    teacher = frozen(context, load_classifier(context.inputs["classifier"].file(CLASSIFIER_FILE)).model, precision)
 
-    def of(logits: Tensor, dist_logits: Tensor | None, mix: Mixed) -> Tensor:
+    def of(logits: Tensor, dist_logits: Tensor | None, views: LabelledViews) -> Tensor:
         with torch.no_grad():
-            teacher_logits = teacher(mix.images)
-        return loss(logits, dist_logits, mix.targets, teacher_logits)
+            teacher_logits = teacher(views.images)
+        return loss(logits, dist_logits, views.targets, teacher_logits)
 
     return of
 

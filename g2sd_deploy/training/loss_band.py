@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from g2sd_deploy.settings import LossBandSettings
-from g2sd_deploy.training.loop import Row
+from g2sd_deploy.training.record import Row
 
 _NOTHING_LEARNT = "predicting nothing costs 0.247"
 

@@ -1,6 +1,11 @@
-"""Learning rate of one optimiser step."""
+"""Steps of a stage, and the learning rate of one."""
 
 import math
+
+
+def num_steps_of(epochs: float, batch_size: int, num_images: int) -> int:
+    """Optimiser steps of a stage; the last incomplete batch of an epoch is dropped."""
+    return max(1, round(epochs * (num_images // batch_size)))
 
 
 def learning_rate(step: int, *, num_steps: int, warmup_steps: int, peak: float, floor: float) -> float:

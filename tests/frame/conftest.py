@@ -3,8 +3,11 @@
 import json
 import os
 import shutil
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +25,7 @@ from g2sd_deploy.artifact import Made
 from g2sd_deploy.data.idx import write_idx
 from g2sd_deploy.pipeline import Step
 from g2sd_deploy.progress import SilentProgress
+from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import Recipe
 
 # A forward pass that may use two threads where one core is free takes a hundred times as long.
@@ -159,7 +163,7 @@ class FakeStages:
 def stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
     fake = FakeStages()
     monkeypatch.setattr(pipeline, "import_module", fake)
-    monkeypatch.setattr(artifact, "_sync", lambda path: None)  # what a crash of the machine leaves is tested with the artifacts
+    monkeypatch.setattr(artifact, "sync", lambda path: None)  # what a crash of the machine leaves is tested with the artifacts
     return fake
 
 
@@ -168,7 +172,7 @@ def run_recipe(tmp_path: Path) -> Callable[..., list[Step]]:
     """Run a recipe in the folder `out` of the test."""
 
     def run(recipe: Recipe, **options: Any) -> list[Step]:
-        arguments = {"device": torch.device("cpu"), "progress": SilentProgress(), "command": "g2sd run"} | options
+        arguments = {"runtime": Runtime(torch.device("cpu")), "progress": SilentProgress(), "command": "g2sd run"} | options
         return pipeline.run(recipe, tmp_path / "out", **arguments)  # type: ignore[arg-type]
 
     return run
@@ -177,3 +181,107 @@ def run_recipe(tmp_path: Path) -> Callable[..., list[Step]]:
 @pytest.fixture(scope="session")
 def python() -> str:
     return sys.executable
+
+
+@dataclass
+class Process:
+    """A `g2sd` command in a process of its own."""
+
+    server: "G2sdServer"
+    pid: int
+    log: Path
+    exit_code: int | None = None
+
+    @property
+    def err(self) -> str:
+        path = self.log.with_suffix(".err")
+        return path.read_text() if path.is_file() else ""
+
+    @property
+    def out(self) -> str:
+        return self.log.with_suffix(".out").read_text()
+
+    def is_over(self) -> bool:
+        if self.exit_code is None and (status := self.server.ask({"poll": self.pid})) is not None:
+            self.exit_code = os.waitstatus_to_exitcode(status)
+        return self.exit_code is not None
+
+    def wait(self, limit_s: float = 300.0) -> int:
+        """Its exit code; a negative one is the signal that killed it."""
+        wait_until(self.is_over, limit_s, f"{self.log} did not end: {self.err}")
+        assert self.exit_code is not None
+        return self.exit_code
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def error_line(self) -> str:
+        """What it said at its end: one line, and no traceback."""
+        assert "Traceback" not in self.err, self.err
+        (line,) = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        return line
+
+
+def wait_until(is_so: Callable[[], bool], limit_s: float, message: str) -> None:
+    end = time.monotonic() + limit_s
+    while not is_so():
+        assert time.monotonic() < end, message
+        time.sleep(0.005)
+
+
+class G2sdServer:
+    """Starts `g2sd` commands in processes of their own, forked from one that has loaded the libraries."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("g2sd_server.py"))]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
+        self._num_started = 0
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def start(self, folder: Path, *arguments: object, first: str = "", **environment: object) -> Process:
+        """Start `g2sd ARGUMENTS` in a folder.
+
+        Args:
+            folder: Working folder; output is kept there, too.
+            first: Python that the process runs before.
+            environment: Variables beside those of this process.
+        """
+        self._num_started += 1
+        log = folder / f"process_{self._num_started}"
+        named = {name: str(value) for name, value in environment.items()}
+        words = [str(argument) for argument in arguments]
+        pid = self.ask({"start": words, "log": str(log), "folder": str(folder), "environment": named, "first": first})
+        return Process(self, pid, log)
+
+    def start_ranks(self, num: int, folder: Path, *arguments: object, first: str = "") -> list[Process]:
+        """Start one command in several processes that meet, with the variables that torchrun gives them."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        shared = {"WORLD_SIZE": num, "LOCAL_WORLD_SIZE": num, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        return [self.start(folder, *arguments, first=first, RANK=rank, LOCAL_RANK=rank, **shared) for rank in range(num)]
+
+    def close(self) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+
+@pytest.fixture(scope="session", name="wait_until")
+def _wait_until() -> Callable[[Callable[[], bool], float, str], None]:
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def server(process_environment: dict[str, str]) -> Iterator[G2sdServer]:
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork on this platform")
+    server = G2sdServer(process_environment)
+    yield server
+    server.close()

@@ -216,14 +216,14 @@ def test_an_image_that_cannot_be_decoded_is_named(content: bytes, smoke: G2sd, m
     root = make_image_folder(tmp_path / "images", classes=2, per_class=2)
     bad = root / "train" / "class1" / "001.jpg"
     bad.write_bytes(content)
-    assert error_of(smoke(*FOLDER, f"data.root={root}", until="data")).startswith(f"{bad}: cannot be decoded as an image (")
+    assert error_of(smoke(*FOLDER, f"data.root={root}", until="data"), 1).startswith(f"{bad}: cannot be decoded as an image (")
 
 
 def test_an_image_cut_off_in_the_middle_is_named(smoke: G2sd, make_image_folder: Any, tmp_path: Path) -> None:
     root = make_image_folder(tmp_path / "images", classes=2, per_class=2)
     bad = root / "test" / "class0" / "000.jpg"
     bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
-    assert error_of(smoke(*FOLDER, f"data.root={root}", until="data")).startswith(f"{bad}: cannot be decoded as an image (")
+    assert error_of(smoke(*FOLDER, f"data.root={root}", until="data"), 1).startswith(f"{bad}: cannot be decoded as an image (")
 
 
 def test_an_empty_class_folder_is_named(smoke: G2sd, make_image_folder: Any, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_every_stage_leaves_a_whole_artifact(smoke_run: Any) -> None:
         assert artifact is not None and artifact.stage == name and not artifact.failure
         artifact.verify()
     left = {path.name for path in smoke_run.folder.iterdir()}
-    assert left == {*ALL, "run.json", ".lock"}
+    assert left == {*ALL, "run.json", "metrics.jsonl", ".lock"}
 
 
 def test_the_report_is_a_page_that_needs_no_network(smoke_run: Any) -> None:
@@ -181,4 +181,5 @@ def test_every_command_has_help(command: str, g2sd: Callable[..., Any]) -> None:
 def test_help_lists_no_other_command(g2sd: Callable[..., Any]) -> None:
     text = g2sd("--help").out.partition("Commands:")[2]
     listed = [line.split()[0] for line in text.splitlines() if re.match("  \\S", line)]
-    assert listed == ["run", "plan", "validate", "schema", "evaluate", "export", "profile", "report", "doctor", "recipes", "teacher"]
+    commands = ["run", "plan", "validate", "schema", "evaluate", "export", "profile", "report", "doctor"]
+    assert listed == [*commands, "recipes", "teacher", "data"]

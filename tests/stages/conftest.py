@@ -12,6 +12,7 @@ import torch
 from g2sd_deploy import pipeline
 from g2sd_deploy.artifact import Artifact, read_artifact
 from g2sd_deploy.progress import SilentProgress
+from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import Recipe
 from g2sd_deploy.stages.context import Context
 
@@ -39,7 +40,7 @@ TINY: dict[str, Any] = {
 
 
 def run_recipe(recipe: Recipe, folder: Path, **options: Any) -> list[pipeline.Step]:
-    return pipeline.run(recipe, folder, device=torch.device("cpu"), progress=SilentProgress(), command="g2sd run tiny", **options)
+    return pipeline.run(recipe, folder, runtime=Runtime(torch.device("cpu")), progress=SilentProgress(), command="g2sd run tiny", **options)
 
 
 def changed_recipe(**sections: dict[str, Any] | None) -> Recipe:
@@ -104,7 +105,7 @@ def make_context(artifact_of: Callable[[str], Artifact], recipe: Recipe, tmp_pat
         wanted = next(one for one in pipeline.stages_of(chosen) if one.name == stage)
         found = {role: inputs[role] if role in inputs else artifact_of(parent) for role, parent in wanted.parents.items()}
         (tmp_path / folder).mkdir()
-        return Context(chosen, stage, found, tmp_path / folder, tmp_path, torch.device("cpu"), SilentProgress())
+        return Context(chosen, stage, found, tmp_path / folder, tmp_path, Runtime(torch.device("cpu")), SilentProgress(), "key")
 
     return make
 

@@ -18,11 +18,12 @@ from g2sd_deploy.errors import RunFailed, UserError
 from g2sd_deploy.models.checkpoint import load_classifier, load_encoder, load_masked
 from g2sd_deploy.models.vit import EncoderSpec
 from g2sd_deploy.progress import LineProgress
+from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import Recipe
 from g2sd_deploy.stages import generic
 from g2sd_deploy.stages.context import Context
 from g2sd_deploy.stages.fitting import views_of
-from g2sd_deploy.training.loop import Batch
+from g2sd_deploy.training.feed import Batch, Turn
 
 RunOf = Callable[..., Path]
 RecipeWith = Callable[..., Recipe]
@@ -199,7 +200,9 @@ def test_a_finished_student_is_the_teacher_of_the_next_recipe(
     chained = recipe_with(
         teacher={"encoder": str(teacher)}, pretrain=None, finetune=None, student=student, generic=settings, specific=STILL, evaluate=None
     )
-    pipeline.run(chained, tmp_path / "run", device=torch.device("cpu"), progress=LineProgress(io.StringIO()), command="", until="generic")
+    pipeline.run(
+        chained, tmp_path / "run", runtime=Runtime(torch.device("cpu")), progress=LineProgress(io.StringIO()), command="", until="generic"
+    )
     taken = load_encoder(artifact(tmp_path / "run", "teacher").file("encoder.safetensors")).state_dict()
     weights = next(file for file in ("encoder", "generic", "masked", "classifier") if (teacher / f"{file}.safetensors").exists())
     given = load_encoder(teacher / f"{weights}.safetensors").state_dict()
@@ -217,7 +220,9 @@ def test_a_student_with_a_decoder_teaches_g2sd(first: str, run_of: RunOf, recipe
         generic={**METHODS["g2sd"], "teacher_decoder_block": 1},
         specific=STILL,
     )
-    pipeline.run(chained, tmp_path / "run", device=torch.device("cpu"), progress=LineProgress(io.StringIO()), command="", until="generic")
+    pipeline.run(
+        chained, tmp_path / "run", runtime=Runtime(torch.device("cpu")), progress=LineProgress(io.StringIO()), command="", until="generic"
+    )
     assert load_masked(artifact(tmp_path / "run", "teacher").file("masked.safetensors")).decoder.spec.width == 8
     assert artifact(tmp_path / "run", "generic").metrics["method"] == "G2SD generic distillation"
 
@@ -259,7 +264,7 @@ def test_relation_heads_that_do_not_divide_a_width_are_refused(make_context: Mak
 def told(recipe: Recipe, run: Path) -> str:
     """What a person reads on stderr while the stale stages of a copy run."""
     stream = io.StringIO()
-    pipeline.run(recipe, run, device=torch.device("cpu"), progress=LineProgress(stream), command="", until="specific")
+    pipeline.run(recipe, run, runtime=Runtime(torch.device("cpu")), progress=LineProgress(stream), command="", until="specific")
     return stream.getvalue()
 
 
@@ -294,7 +299,9 @@ def test_masks_and_drop_paths_are_functions_of_seed_epoch_and_sample(make_contex
 
     def batch(indices: list[int], epoch: int) -> Batch:
         images = torch.zeros(len(indices), 1, 28, 28)
-        return Batch(images, images + 1, torch.zeros(len(indices), dtype=torch.int64), np.array(indices), epoch, step=7)
+        return Batch(
+            images, images + 1, torch.zeros(len(indices), dtype=torch.int64), Turn(7, epoch, np.array(indices), 1.0, ends_step=True)
+        )
 
     whole, part = views_of(context, batch([5, 3, 9], 2), spec), views_of(context, batch([9], 2), spec)
     assert (whole.mask_noise.shape, whole.drop_draws.shape) == ((3, 16), (3, 3, 2))

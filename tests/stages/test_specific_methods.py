@@ -209,7 +209,7 @@ def test_drop_path_grows_from_nothing_and_is_a_function_of_seed_epoch_and_sample
     assert len(calls) == 4
     context = make_context("baseline", recipe_with(student=student, baseline={"drop_path": 0.4, "epochs": 2}), "feed")
     for call, batch in zip(calls, batches_of(context), strict=True):
-        draws = torch.from_numpy(uniform(0, "drop_path", batch.epoch, batch.indices, 6)).view(-1, 3, 2)
+        draws = torch.from_numpy(uniform(0, "drop_path", batch.turn.epoch, batch.turn.indices, 6)).view(-1, 3, 2)
         assert torch.equal(call[1], survival_scales(draws, [0.0, 0.2, 0.4]))
     assert calls[0][1][:, 0].eq(1).all() and calls[0][1][:, 2].eq(0).any()
 

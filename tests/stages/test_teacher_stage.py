@@ -26,6 +26,7 @@ from g2sd_deploy.models.masked import DecoderSpec, MaskedAutoencoder
 from g2sd_deploy.models.position import resize_positions
 from g2sd_deploy.models.vit import Classifier, Encoder, EncoderSpec
 from g2sd_deploy.progress import SilentProgress
+from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import Recipe, TeacherSettings
 from g2sd_deploy.stages import teacher
 from g2sd_deploy.stages.context import Context, Dataset
@@ -55,7 +56,7 @@ def run_stage(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         changed = recipe.model_copy(update={"teacher": settings, "pretrain": None, "finetune": None})
         folder = tmp_path / "artifact"
         folder.mkdir(exist_ok=True)
-        context = Context(changed, "teacher", {"data": Mock()}, folder, tmp_path, torch.device("cpu"), SilentProgress())
+        context = Context(changed, "teacher", {"data": Mock()}, folder, tmp_path, Runtime(torch.device("cpu")), SilentProgress(), "key")
         return teacher.run(context), folder
 
     return run

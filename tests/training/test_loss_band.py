@@ -3,8 +3,8 @@
 import pytest
 
 from g2sd_deploy.settings import LossBandSettings
-from g2sd_deploy.training.loop import Row
 from g2sd_deploy.training.loss_band import loss_band_problem, loss_band_verdict
+from g2sd_deploy.training.record import Row
 
 BAND = LossBandSettings(start=(0.15, 0.5), below=0.1, after=0.3)
 Rows = list[Row]
