@@ -216,8 +216,8 @@ class Feed:
 
     def _normalised(self, pixels: Tensor, scale: float) -> Tensor:
         """(pixels / scale - mean) / std in two passes over memory."""
-        factor, shift = _normalisation(self.mean, self.std, scale, pixels.device)
-        return torch.mul(pixels, factor).sub_(shift)
+        mean, std = _per_channel(self.mean, scale, pixels.device), _per_channel(self.std, scale, pixels.device)
+        return torch.sub(pixels, mean).div_(std)
 
     def _count_bad(self, loaded: Loaded) -> None:
         """Keep what could not be used; too much of it ends the training."""
@@ -235,9 +235,7 @@ def fits_on_gpu(image_bytes: int, device: torch.device) -> bool:
     return device.type == "cuda" and image_bytes <= _SHARE_OF_GPU * torch.cuda.get_device_properties(device).total_memory
 
 
-@lru_cache(maxsize=8)
-def _normalisation(mean: tuple[float, ...], std: tuple[float, ...], scale: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Factor and shift of each channel; made once, for a copy to a GPU waits."""
-    factor = torch.tensor([1 / (scale * value) for value in std], device=device)
-    shift = torch.tensor([value / spread for value, spread in zip(mean, std, strict=True)], device=device)
-    return factor.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)
+@lru_cache(maxsize=16)
+def _per_channel(values: tuple[float, ...], scale: float, device: torch.device) -> Float[Tensor, "1 channels 1 1"]:
+    """Made once, for a copy to a GPU waits."""
+    return torch.tensor([scale * value for value in values], device=device).view(1, -1, 1, 1)

@@ -23,12 +23,15 @@ def beside_a_run(own_run: Path, make_image_folder: Any, tmp_path: Path, monkeypa
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder))
     make_image_folder(folder / "images")
+    make_image_folder(folder / "imagenet", ("train", "val"))
     return folder
 
 
 def quick(words: list[str]) -> list[str]:
     """The same command on the smoke run's scale."""
     match words[0]:
+        case "plan" if "--probe" in words:
+            return [*words, "--probe-minutes", "0.1", "--until", "pretrain", "--device", "cpu"]
         case "run" | "plan":
             extra = ["--out", "runs/quickstart", "--set", "profile.threads=1"]
             return [*words, *extra] + ([] if "--smoke" in words else ["--smoke"])
@@ -51,6 +54,7 @@ def test_the_readme_shows_every_kind_of_command() -> None:
         "export",
         "report",
         "doctor",
+        "data",
     }
 
 
