@@ -14,10 +14,16 @@ from g2sd_export.edge.runner import Runner
 
 
 def logits_of(
-    runner: Runner, images: UInt8[np.ndarray, "num height width channels"], batch_size: int
+    runner: Runner, images: UInt8[np.ndarray, "num height width channels"], batch_size: int, tick: Callable[[int, int], None] | None = None
 ) -> Float32[np.ndarray, "num classes"]:
-    """Logits of every image, in order; the last batch may be smaller."""
-    parts = [runner.infer(np.ascontiguousarray(images[start : start + batch_size])) for start in range(0, len(images), batch_size)]
+    """Logits of every image, in order; the last batch may be smaller. `tick` is told the images that are done, and all, from 0 on."""
+    parts: list[Float32[np.ndarray, "batch classes"]] = []
+    for start in range(0, len(images), batch_size):
+        if tick is not None:
+            tick(start, len(images))
+        parts.append(runner.infer(np.ascontiguousarray(images[start : start + batch_size])))
+    if tick is not None:
+        tick(len(images), len(images))
     return np.concatenate(parts)
 
 
@@ -42,7 +48,7 @@ def score_corruptions(
         max_images: Images to corrupt, spread evenly over the set.
         batch_size: Images per forward pass.
         seed: Another seed draws other noise.
-        tick: Told (done, total, note) after each corrupted set.
+        tick: Told (done, total, note) at the start, and after each corrupted set.
 
     Returns:
         Metrics by model, corruption and severity (as a string, for JSON).
@@ -51,6 +57,7 @@ def score_corruptions(
     clean, labels = np.ascontiguousarray(images.images[picks]), images.labels[picks]
     scores: dict[str, dict[str, dict[str, dict[str, float | int]]]] = {model: {name: {} for name in names} for model in runners}
     cases = [(name, severity) for name in names for severity in severities]
+    tick(0, len(cases), "corrupted images")
     for done, (name, severity) in enumerate(cases, 1):
         corrupted = corrupt(clean, name, severity, keys=[int(i) for i in picks], seed=seed)
         for model, runner in runners.items():

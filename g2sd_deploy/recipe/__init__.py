@@ -2,6 +2,7 @@
 
 from g2sd_deploy.recipe.files import bundled_recipes, copy_recipe, find_recipe, load_recipe, recipe_folder, resolved_text
 from g2sd_deploy.recipe.schema import recipe_schema
+from g2sd_deploy.recipe.shrinking import with_values
 from g2sd_deploy.recipe.smoke import shrink_for_smoke
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "recipe_schema",
     "resolved_text",
     "shrink_for_smoke",
+    "with_values",
 ]

@@ -1,7 +1,6 @@
 """A recipe on a handful of images."""
 
-import json
-
+from g2sd_deploy.recipe.shrinking import with_values
 from g2sd_deploy.settings import Recipe
 
 NUM_STEPS = 5
@@ -13,16 +12,16 @@ NUM_IMAGES = NUM_STEPS * BATCH_SIZE
 
 def shrink_for_smoke(recipe: Recipe) -> Recipe:
     """The same recipe and models for a few steps on a handful of images: it proves that every stage runs, not that the result is good."""
-    values = recipe.model_dump(mode="json")
-    for split in ("max_train_images", "max_test_images"):
-        values["data"][split] = min(NUM_IMAGES, values["data"][split] or NUM_IMAGES)
-    for stage in ("pretrain", "finetune", "generic", "specific", "baseline"):
-        if values[stage] is not None:
-            values[stage] |= {"epochs": 1.0, "warmup_epochs": 0.4, "batch_size": BATCH_SIZE}
-    if values["generic"] is not None and "loss_band" in values["generic"]:
-        values["generic"]["loss_band"] = None  # five steps teach nothing
-    if values["evaluate"] is not None and values["evaluate"]["corruptions"] is not None:
-        values["evaluate"]["corruptions"] |= {"max_images": 4, "severities": [3]}
-    if values["profile"] is not None:
-        values["profile"] |= {"repeats": 10, "warmup": 2}
-    return Recipe.model_validate_json(json.dumps(values))
+    data = recipe.data
+    images = {name: min(NUM_IMAGES, getattr(data, name) or NUM_IMAGES) for name in ("max_train_images", "max_test_images")}
+    training = {"epochs": 1.0, "warmup_epochs": 0.4, "batch_size": BATCH_SIZE}
+    return with_values(
+        recipe,
+        {
+            "data": images,
+            **dict.fromkeys(("pretrain", "finetune", "specific", "baseline"), training),
+            "generic": training | {"loss_band": None},  # five steps teach nothing
+            "evaluate": {"corruptions": {"max_images": 4, "severities": [3]}},
+            "profile": {"repeats": 10, "warmup": 2},
+        },
+    )

@@ -51,8 +51,8 @@ def scored(runners: dict[str, Brightness], *, max_images: int = 6, batch_size: i
         seed=seed,
         tick=lambda done, total, note: told.append((done, total, note)),
     )
-    assert [(done, total) for done, total, _ in told] == [(i, 4) for i in range(1, 5)]
-    assert told[1][2] == "gaussian_noise severity 5"
+    assert [(done, total) for done, total, _ in told] == [(i, 4) for i in range(5)]
+    assert told[2][2] == "gaussian_noise severity 5"
     return dict(scores)
 
 

@@ -1,0 +1,107 @@
+"""How much of a recipe a trial does."""
+
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Any
+
+from g2sd_deploy.recipe import with_values
+from g2sd_deploy.settings import DataSettings, Recipe, TrainSettings
+from g2sd_deploy.training.schedule import num_steps_of
+
+NUM_STEPS = 20
+"""Optimiser steps of each training stage in a trial, if it has so many."""
+MIN_STEPS = 3
+"""Fewest of them, whatever time they take."""
+PROFILE_REPEATS, PROFILE_WARMUP = 10, 2
+_HANDFUL_AT_224 = 160
+_CORRUPTED_AT_224 = 16
+_MOST_IMAGES, _MOST_CORRUPTED = 2000, 400
+_EVALUATE_BATCHES = 4
+_PER_CORE = 128
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Images that a run uses, and that its trial uses.
+
+    Attributes:
+        corrupted: Images of each corrupted set.
+    """
+
+    train: int
+    test: int
+    corrupted: int
+    trial_train: int
+    trial_test: int
+    trial_corrupted: int
+
+
+def training_of(recipe: Recipe) -> dict[str, TrainSettings]:
+    """Stages that train, by name."""
+    sections = {name: getattr(recipe, name) for name in type(recipe).model_fields}
+    return {name: section for name, section in sections.items() if isinstance(section, TrainSettings)}
+
+
+def extent_of(recipe: Recipe, num_train: int, num_test: int, num_cores: int = 1) -> Extent:
+    """Images that a trial needs.
+
+    Encoded images are read once only, as many as the longest of its trainings needs: read again they would come from memory. Images stored
+    as arrays have to be decoded first, so there are no more of them than one batch needs, and at least so many that every core has its
+    share of the decoding that is timed.
+
+    Args:
+        recipe: Its data's limits are not looked at; the numbers hold.
+        num_train: Training images of the run.
+        num_test: Test images of the run.
+        num_cores: Cores that decode.
+    """
+    batch = max((settings.batch_size for settings in training_of(recipe).values()), default=1)
+    asked = recipe.evaluate.corruptions if recipe.evaluate is not None else None
+    corrupted = min(num_test, asked.max_images) if asked is not None else 0
+    handful = _handful(_HANDFUL_AT_224, recipe.data.image_px, _MOST_IMAGES)
+    train = NUM_STEPS * batch if recipe.data.store == "encoded" else max(batch, handful, _PER_CORE * num_cores)
+    return Extent(
+        train=num_train,
+        test=num_test,
+        corrupted=corrupted,
+        trial_train=min(num_train, train),
+        trial_test=min(num_test, handful),
+        trial_corrupted=min(corrupted, _handful(_CORRUPTED_AT_224, recipe.data.image_px, _MOST_CORRUPTED)),
+    )
+
+
+def _handful(at_224: int, image_px: int, most: int) -> int:
+    """About as many pixels, whatever the size of an image."""
+    return max(at_224 // 4, min(most, round(at_224 * (224 / image_px) ** 2)))
+
+
+def trial_recipe(recipe: Recipe, extent: Extent, running: Set[str]) -> Recipe:
+    """The same models, sizes, batches and number formats on fewer images, for fewer steps.
+
+    The learning rate is next to nothing: the schedule's warm-up is not part of a trial, and without it a loss could leave all bounds.
+
+    Args:
+        recipe: What the run will be.
+        extent: Images of both.
+        running: Stages that the run will do; of the others, which only hand something on, as little as possible is done.
+    """
+    changes: dict[str, Any] = {
+        "data": {"max_train_images": max(1, extent.trial_train), "max_test_images": max(1, extent.trial_test)},
+        "evaluate": {"corruptions": {"max_images": max(1, extent.trial_corrupted), "severities": [3]}},
+        "export": {"max_flipped_share": 1.0, "max_abs_logit_diff": 1e6},  # a trial's student proves nothing
+        "profile": {"repeats": PROFILE_REPEATS, "warmup": PROFILE_WARMUP},
+    }
+    if recipe.evaluate is not None:
+        changes["evaluate"]["batch_size"] = max(1, min(recipe.evaluate.batch_size, extent.trial_test // _EVALUATE_BATCHES))
+    for name, settings in training_of(recipe).items():
+        steps = min(NUM_STEPS, num_steps_of(settings.epochs, settings.batch_size, extent.train)) if name in running else 1
+        epochs = steps / max(1, extent.trial_train // settings.batch_size)
+        changes[name] = {"epochs": epochs, "warmup_epochs": 0.0, "base_lr": 1e-8, "min_lr": 0.0, "loss_band": None}
+    return with_values(recipe, changes)
+
+
+def decoded_bytes(data: DataSettings, num_train: int, num_test: int) -> tuple[int, int]:
+    """Sizes of the arrays that the data stage writes: training images (0 where they stay encoded), and test images."""
+    side = data.stored_px or data.image_px
+    train = num_train * side**2 * data.num_channels if data.store == "arrays" else 0
+    return train, num_test * data.image_px**2 * data.num_channels
