@@ -19,6 +19,7 @@ from g2sd_deploy import pipeline
 from g2sd_deploy.artifact import read_artifact
 from g2sd_deploy.progress import make_progress
 from g2sd_deploy.recipe import load_recipe
+from g2sd_deploy.run_folder import check_folder, record_run
 from g2sd_deploy.runtime import make_runtime
 from g2sd_deploy.settings import Recipe
 
@@ -63,9 +64,9 @@ def run_seed(seed: int, data: Path, out: Path, teacher: Path) -> dict[str, Path]
             overrides += [f"teacher.masked={teacher / 'pretrain'}", f"teacher.classifier={teacher / 'finetune'}"]
         recipe = load_recipe(RECIPES / f"{name}.yaml", overrides)
         folder = folders[name] = out / f"{name}-seed{seed}"
-        pipeline.check_folder(recipe, folder)
+        check_folder(recipe, folder)
         folder.mkdir(parents=True, exist_ok=True)
-        pipeline.record_run(recipe, folder, "benchmarks/ablation.py")
+        record_run(recipe, folder, "benchmarks/ablation.py")
         if name in SAME_PRETRAINING:
             share_stages(folder, folders[SAME_PRETRAINING[name]])
         run(recipe, folder)

@@ -166,9 +166,9 @@ def _refuse_without_probe(options: "dict[str, Any]") -> None:
 
 
 def _print_plan(recipe: "Recipe", folder: Path, until: str | None, force: str | None, as_json: bool) -> None:
-    from g2sd_deploy import pipeline
+    from g2sd_deploy import planning
 
-    steps = pipeline.plan(recipe, folder, until=until, force=force)
+    steps = planning.plan(recipe, folder, until=until, force=force)
     if as_json:
         typer.echo(json.dumps([{"stage": step.stage.name, "runs": step.runs, "reason": step.reason} for step in steps]))
         return
@@ -191,7 +191,7 @@ def _told(runtime: "Runtime") -> "Iterator[Progress]":
 @tell_errors
 def validate(recipe: RecipeArg, set_: SetOpt = []) -> None:  # noqa: B006
     """Check a recipe without running it."""
-    from g2sd_deploy.pipeline import stages_of
+    from g2sd_deploy.planning import stages_of
     from g2sd_deploy.recipe import find_recipe, load_recipe
 
     loaded = load_recipe(find_recipe(recipe), set_)

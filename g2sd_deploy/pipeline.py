@@ -1,34 +1,23 @@
-"""Plan and run a recipe's stages: each leaves one artifact, and a stage whose artifact is up to date is skipped."""
+"""Run a recipe's stages: each leaves one artifact, and a stage whose artifact is up to date is skipped."""
 
 import errno
-import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from g2sd_deploy import __version__, environment
-from g2sd_deploy.artifact import (
-    MARKER,
-    Artifact,
-    Identity,
-    commit,
-    digest_of,
-    read_artifact,
-    sha256_of,
-    unfinished_folder,
-    write_text_whole,
-)
+from g2sd_deploy import environment
+from g2sd_deploy.artifact import MARKER, Artifact, commit, digest_of, read_artifact, sha256_of, unfinished_folder
 from g2sd_deploy.errors import RunFailed, UserError
-from g2sd_deploy.locks import lock
+from g2sd_deploy.planning import TRAINING_STAGES, Stage, Step, identity_of, select_stages, why_run
 from g2sd_deploy.progress import Progress
 from g2sd_deploy.ranks import Ranks
+from g2sd_deploy.run_folder import check_folder, locked, record_run
 from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import Recipe
 
@@ -36,199 +25,7 @@ if TYPE_CHECKING:
     from g2sd_deploy.artifact import Made
     from g2sd_deploy.training.tracking import Trackers
 
-RUN_FILE = "run.json"
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-TRAINING_STAGES = ("pretrain", "finetune", "generic", "specific", "baseline")
-"""Stages that all processes of a run work on; the first one does the others alone."""
-STAGES = ("data", "teacher", "pretrain", "finetune", "generic", "specific", "baseline", "evaluate", "export", "profile", "report")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of a recipe.
-
-    Attributes:
-        name: Stage, module and artifact folder.
-        parents: Role to the stage that plays it.
-        config: Settings that decide the result; changing one makes the stage run again.
-    """
-
-    name: str
-    parents: Mapping[str, str]
-    config: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a plan says of one stage."""
-
-    stage: Stage
-    runs: bool
-    reason: str
-
-
-def stages_of(recipe: Recipe) -> list[Stage]:
-    """The stages that a recipe asks for, in order."""
-    present = [name for name in STAGES if getattr(recipe, name, None) is not None]
-    return [Stage(name, _parents(recipe, name, present), _config(recipe, name)) for name in present]
-
-
-def _parents(recipe: Recipe, name: str, present: Sequence[str]) -> dict[str, str]:
-    """Which stage gives each input that a stage reads."""
-    masked = {"masked": "teacher" if "teacher" in present else "pretrain"} if recipe.has_teacher_encoder else {}
-    classifier = {"classifier": "teacher" if "teacher" in present else "finetune"} if recipe.has_classifier_teacher else {}
-    without_teacher = {"generic": "mae", "specific": "finetune"}
-    if (section := getattr(recipe, name, None)) is not None and getattr(section, "method", "") == without_teacher.get(name):
-        masked, classifier = {}, {}
-    models = {"student": "specific", "baseline": "baseline"} | ({"teacher": classifier["classifier"]} if classifier else {})
-    roles = {
-        "data": {},
-        "teacher": {"data": "data"},
-        "pretrain": {"data": "data"},
-        "finetune": {"data": "data", "masked": "pretrain"},
-        "generic": {"data": "data", **masked},
-        "specific": {"data": "data", "generic": "generic", **classifier},
-        "baseline": {"data": "data"},
-        "evaluate": {"data": "data", **models},
-        "export": {"data": "data", "student": "specific"},
-        "profile": {**{role: stage for role, stage in models.items() if role != "baseline"}, "export": "export"},
-        "report": {stage: stage for stage in present if stage != "report"},
-    }[name]
-    return {role: stage for role, stage in roles.items() if stage in present}
-
-
-def _config(recipe: Recipe, name: str) -> dict[str, Any]:
-    """The settings that a stage reads."""
-    config: dict[str, Any] = {name: getattr(recipe, name).model_dump(mode="json")}
-    if name in ("pretrain", "finetune", "generic", "specific", "baseline", "evaluate"):
-        config["seed"] = recipe.seed
-    if name in ("generic", "specific", "baseline"):
-        assert recipe.student is not None
-        config["student"] = recipe.student.model_dump(mode="json")
-    if name in ("export", "report"):
-        config["name"] = recipe.name
-    if name == "report":
-        config["description"] = recipe.description
-    return config
-
-
-def _sources(recipe: Recipe, name: str) -> dict[str, str]:
-    """Fingerprints of the files outside the run that a stage reads; they count as parents."""
-    if name == "data":
-        from g2sd_deploy.data.sources import source_of
-
-        return {"files": source_of(recipe.data).fingerprint()}
-    if name == "teacher":
-        from g2sd_deploy.stages.teacher import fingerprint
-
-        assert recipe.teacher is not None
-        return fingerprint(recipe.teacher)
-    return _own_method(recipe, name)
-
-
-def _own_method(recipe: Recipe, name: str) -> dict[str, str]:
-    """Hash of the file of a method that the recipe names by import path.
-
-    Raises:
-        UserError: There is no such file.
-    """
-    section = getattr(recipe, name, None)
-    if getattr(section, "method", "") != "custom":
-        return {}
-    from g2sd_deploy.stages.custom import source_digest
-
-    setting = {"generic": "builder", "specific": "loss"}[name]
-    named = getattr(section, setting)
-    return {named: source_digest(named, f"{name}.{setting}")}
-
-
-def plan(recipe: Recipe, run_folder: Path, *, until: str | None = None, force: str | None = None) -> list[Step]:
-    """Which stages would run, and why.
-
-    Raises:
-        UserError: `until` or `force` is not a stage of the recipe, or the folder belongs to another recipe.
-    """
-    check_folder(recipe, run_folder)
-    stages = select_stages(recipe, until, force)
-    pending: set[str] = set()
-    failed: set[str] = set()
-    steps = []
-    for stage in stages:
-        broken = sorted(set(stage.parents.values()) & failed)
-        if broken and stage.name != "report":
-            failed.add(stage.name)
-            steps.append(Step(stage, False, f"cannot run: {', '.join(broken)} failed"))
-            continue
-        waits = sorted(set(stage.parents.values()) & pending)
-        reason = f"after {', '.join(waits)}" if waits and stage.name != force else _why_run(recipe, stage, run_folder, force)
-        if reason:
-            pending.add(stage.name)
-        elif _has_failed(run_folder / stage.name):
-            failed.add(stage.name)
-        steps.append(Step(stage, bool(reason), reason or "up to date"))
-    return steps
-
-
-def _has_failed(folder: Path) -> bool:
-    artifact = read_artifact(folder)
-    return artifact is not None and artifact.failure != ""
-
-
-def select_stages(recipe: Recipe, until: str | None, force: str | None) -> list[Stage]:
-    """The recipe's stages up to `until`; what they read from outside the run is refused here, before hours are spent.
-
-    Raises:
-        UserError: A named stage is not among them, a teacher cannot play its role, or a method of the user's own is not there.
-    """
-    stages = stages_of(recipe)
-    names = [stage.name for stage in stages]
-    for option, name in (("--until", until), ("--force", force)):
-        if name is not None and name not in names:
-            raise UserError(f"{option} {name}: the recipe {recipe.name} has no such stage; its stages are {', '.join(names)}")
-    last = len(names) - 1 if until is None else names.index(until)
-    if force is not None and names.index(force) > last:
-        raise UserError(f"--force {force}: comes after --until {until}, so it would not run; drop one of them")
-    if recipe.teacher is not None:
-        _sources(recipe, "teacher")
-    for name in names[: last + 1]:
-        _own_method(recipe, name)
-    return stages[: last + 1]
-
-
-def _identity(recipe: Recipe, stage: Stage, run_folder: Path) -> Identity:
-    """Key of the artifact that this stage would make now; its parents must be there."""
-    parents = dict(_sources(recipe, stage.name))
-    for name in stage.parents.values():
-        artifact = read_artifact(run_folder / name)
-        if artifact is not None:
-            parents[name] = artifact.digest
-    return Identity(stage.name, stage.config, parents, __version__)
-
-
-def _why_run(recipe: Recipe, stage: Stage, run_folder: Path, force: str | None) -> str:
-    return "forced" if stage.name == force else _why_stale(recipe, stage, run_folder)
-
-
-def _why_stale(recipe: Recipe, stage: Stage, run_folder: Path) -> str:
-    """Why a stage whose parents are up to date has to run; empty where it has not."""
-    found = read_artifact(run_folder / stage.name)
-    if found is None:
-        return "has not run"
-    wanted = _identity(recipe, stage, run_folder)
-    if found.key == wanted.key:
-        return ""
-    changed = _changes(found.config, dict(wanted.config)) + [
-        f"{name} changed" for name in {**wanted.parents, **found.parents} if found.parents.get(name) != wanted.parents.get(name)
-    ]
-    return ", ".join(changed[:3]) or f"made by another version than {__version__}"
-
-
-def _changes(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Settings that differ, as `generic.epochs: 4 -> 5`."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [f"{prefix}: {old} -> {new}"]
-    keys = [*new, *(key for key in old if key not in new)]
-    return [line for key in keys for line in _changes(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)]
 
 
 def run(
@@ -261,7 +58,7 @@ def run(
         def begin() -> list[Stage]:
             stages = select_stages(recipe, until, force)
             check_folder(recipe, run_folder)
-            until_done.enter_context(_locked(run_folder))
+            until_done.enter_context(locked(run_folder))
             _clear_leftovers(run_folder)
             record_run(recipe, run_folder, command)
             return stages
@@ -272,7 +69,7 @@ def run(
                 if ranks.is_main:
                     shutil.rmtree(run_folder / stage.name, ignore_errors=True)
                 continue
-            reason = ranks.from_main(partial(_why_run, recipe, stage, run_folder, force))
+            reason = ranks.from_main(partial(why_run, recipe, stage, run_folder, force))
             artifact = _execute(recipe, stage, run_folder, runtime, progress) if reason else _finished(run_folder / stage.name)
             if artifact.failure:
                 failed[stage.name] = artifact.failure
@@ -301,7 +98,7 @@ def _execute(recipe: Recipe, stage: Stage, run_folder: Path, runtime: Runtime, p
 def _compute(recipe: Recipe, stage: Stage, run_folder: Path, runtime: Runtime, progress: Progress) -> None:
     from g2sd_deploy.stages.context import Context, checkpoint_folder
 
-    identity = _identity(recipe, stage, run_folder)
+    identity = identity_of(recipe, stage, run_folder)
     inputs = {role: _verified(run_folder / name) for role, name in stage.parents.items() if name in identity.parents}
     progress.begin(stage.name)
     start = time.monotonic()
@@ -384,59 +181,3 @@ def _clear_leftovers(run_folder: Path) -> None:
         with suppress(UserError):  # a damaged artifact is told of when it is needed
             if folder.is_dir() and (artifact := read_artifact(run_folder / name)) and keys_of(folder) <= {artifact.key}:
                 shutil.rmtree(folder)
-
-
-def check_folder(recipe: Recipe, run_folder: Path) -> None:
-    """Refuse a folder that another recipe, or something else, wrote.
-
-    Raises:
-        UserError: It holds another recipe's run, or files that are not a run's.
-    """
-    if run_folder.exists() and not run_folder.is_dir():
-        raise UserError(f"--out {run_folder}: is a file; give a folder")
-    marker = run_folder / RUN_FILE
-    if marker.is_file():
-        try:
-            owner = json.loads(marker.read_bytes())["recipe"]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{marker}: is damaged, so it is not known whose run this is; give another --out") from None
-        if owner != recipe.name:
-            raise UserError(f"--out {run_folder}: holds the run of the recipe {owner}, not {recipe.name}; give another --out")
-    elif run_folder.is_dir() and any(not path.name.startswith(".") for path in run_folder.iterdir()):
-        raise UserError(f"--out {run_folder}: holds files, but no run of g2sd; give a new or empty folder")
-
-
-def record_run(recipe: Recipe, run_folder: Path, command: str) -> None:
-    """Record the resolved recipe in the run's folder.
-
-    Raises:
-        UserError: It cannot be written.
-    """
-    resolved = recipe.model_dump(mode="json", exclude_none=True)
-    record = {"format": 1, "recipe": recipe.name, "recipe_sha256": digest_of(resolved), "resolved": resolved, "command": command}
-    try:
-        write_text_whole(run_folder / RUN_FILE, json.dumps(record, indent=2) + "\n")
-    except OSError as error:
-        raise _unwritable(run_folder, error) from None
-
-
-def _unwritable(run_folder: Path, error: OSError) -> UserError:
-    return UserError(f"--out {run_folder}: cannot be written ({error.strerror}); give a folder you may write to")
-
-
-@contextmanager
-def _locked(run_folder: Path) -> Iterator[None]:
-    """Create the run's folder and keep two processes from writing one run; the lock goes with the process.
-
-    Raises:
-        UserError: The folder cannot be written, or another process holds it.
-    """
-    try:
-        run_folder.mkdir(parents=True, exist_ok=True)
-        file = (run_folder / ".lock").open("w")
-    except OSError as error:
-        raise _unwritable(run_folder, error) from None
-    with file:
-        if not lock(file, wait=False):
-            raise UserError(f"--out {run_folder}: another g2sd run is writing there; wait for it or give another --out")
-        yield

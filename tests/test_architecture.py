@@ -65,10 +65,8 @@ TABLE: dict[str, str] = {
     "d.stages.teacher": "d.stages.context d.artifact d.errors d.models d.models.checkpoint d.settings d.zoo d.zoo.opening x.edge",
     "d.stages.pretrain": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models.checkpoint d.training",
     "d.stages.finetune": "d.stages.context d.stages.fitting d.artifact d.methods d.models d.models.checkpoint",
-    "d.stages.generic": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models d.models.checkpoint d.settings "
-    "d.training",
-    "d.stages.specific": "d.stages.context d.stages.custom d.stages.fitting d.artifact d.methods d.models "
-    "d.models.checkpoint d.settings",
+    "d.stages.generic": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models d.models.checkpoint d.settings d.training",
+    "d.stages.specific": "d.stages.context d.stages.custom d.stages.fitting d.artifact d.methods d.models d.models.checkpoint d.settings",
     "d.stages.baseline": "d.stages.context d.stages.fitting d.artifact d.methods d.models",
     "d.stages.evaluate": "d.stages.context d.artifact d.data.corruptions d.evaluation d.evaluation.metrics d.predictors d.settings x.edge",
     "d.stages.export": "d.stages.context d.artifact d.data d.environment d.evaluation d.models.checkpoint d.settings "
@@ -76,18 +74,21 @@ TABLE: dict[str, str] = {
     "d.stages.profile": "d.stages.context d.artifact d.predictors d.settings x.edge",
     "d.stages.report": "d.stages.context d.artifact d.report",
     # the entry
-    "d.pipeline": "d d.artifact d.data d.environment d.errors d.locks d.progress d.ranks d.runtime d.settings "
-    "d.stages.context d.stages.custom d.stages.teacher d.training",
+    "d.run_folder": "d.artifact d.errors d.locks d.settings",
+    "d.planning": "d d.artifact d.data d.errors d.run_folder d.settings d.stages.custom d.stages.teacher",
+    "d.pipeline": "d.artifact d.environment d.errors d.planning d.progress d.ranks d.run_folder d.runtime d.settings "
+    "d.stages.context d.training",
     "d.standalone": "d.artifact d.data d.data.corruptions d.errors d.evaluation d.evaluation.metrics d.predictors d.progress "
     "d.report d.settings d.stages.context d.stages.export d.stages.profile x.edge",
-    "d.probe": "d.artifact d.data d.environment d.errors d.pipeline d.progress d.recipe d.report d.runtime d.settings d.training",
+    "d.probe": "d.artifact d.data d.environment d.errors d.pipeline d.planning d.progress d.recipe d.report d.runtime d.settings "
+    "d.training",
     "d.results": "d.artifact d.report",
     "d.doctor": "d.environment",
     "d.cli_errors": "d.errors",
     "d.cli_data": "d.cli_errors d.data d.errors d.progress",
     "d.cli_teacher": "d.cli_errors d.progress d.zoo d.zoo.taking_in",
-    "d.cli": "d d.cli_data d.cli_errors d.cli_teacher d.doctor d.errors d.pipeline d.probe d.progress d.recipe d.results d.runtime d.settings "
-    "d.signals d.standalone",
+    "d.cli": "d d.cli_data d.cli_errors d.cli_teacher d.doctor d.errors d.pipeline d.planning d.probe d.progress d.recipe d.results "
+    "d.runtime d.settings d.signals d.standalone",
     "d.__main__": "d.cli",
 }
 
@@ -308,7 +309,7 @@ def test_settings_are_found_where_helpers_of_helpers_read_them() -> None:
 @pytest.fixture(scope="module")
 def keyed() -> dict[str, list[set[str]]]:
     """Sections that the key of each stage covers, in every bundled recipe that has it."""
-    from g2sd_deploy.pipeline import stages_of
+    from g2sd_deploy.planning import stages_of
     from g2sd_deploy.recipe import bundled_recipes, load_recipe
 
     found: dict[str, list[set[str]]] = {}

@@ -106,8 +106,9 @@ class Loader:
                 yield loaded
         except (RuntimeError, *_GONE) as error:
             if self._workers and (isinstance(error, _GONE) or ("worker" in str(error) and "exited unexpectedly" in str(error))):
+                reason = " ".join(str(error).split()) or type(error).__name__
                 raise RunFailed(
-                    f"a data loading worker died ({' '.join(str(error).split()) or type(error).__name__}); most often the system ended it for want of memory, or "
+                    f"a data loading worker died ({reason}); most often the system ended it for want of memory, or "
                     f"of shared memory (/dev/shm in a container): lower --workers (now {self._workers}), or give it more"
                 ) from error
             raise

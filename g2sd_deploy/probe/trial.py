@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from g2sd_deploy import pipeline
+from g2sd_deploy import pipeline, planning
 from g2sd_deploy.artifact import Artifact, read_artifact
 from g2sd_deploy.environment import machine
 from g2sd_deploy.errors import Stopped, UserError
-from g2sd_deploy.pipeline import Step
+from g2sd_deploy.planning import Step
 from g2sd_deploy.probe import estimates
 from g2sd_deploy.probe.estimates import Estimate
 from g2sd_deploy.probe.sizing import (
@@ -80,7 +80,7 @@ def probe(
     """
     start = time.perf_counter()
     ranks = runtime.ranks
-    steps: list[Step] = ranks.from_main(lambda: pipeline.plan(recipe, run_folder, until=until, force=force))
+    steps: list[Step] = ranks.from_main(lambda: planning.plan(recipe, run_folder, until=until, force=force))
     running = [step.stage.name for step in steps if step.runs]
     nearest = next(folder for folder in run_folder.absolute().parents if folder.is_dir())
     found: list[Estimate] = []

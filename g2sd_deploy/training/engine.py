@@ -89,7 +89,7 @@ class Engine:
             return None
         self._accelerator.unscale_gradients()
         norm = nn.utils.clip_grad_norm_(model.parameters(), self._clip)
-        return cast("Tensor", norm.full_tensor()) if isinstance(norm, DTensor) else norm
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def finish(self, learner: nn.Module) -> None:
         """Put whole weights into a sharded network, so that it can be saved; it cannot compute any more."""
@@ -97,8 +97,9 @@ class Engine:
             return
         for module in learner.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
-                if isinstance(parameter, DTensor):
-                    setattr(module, name, nn.Parameter(parameter.detach().full_tensor(), requires_grad=parameter.requires_grad))
+                shard = parameter.detach()
+                if isinstance(shard, DTensor):
+                    setattr(module, name, nn.Parameter(shard.full_tensor(), requires_grad=parameter.requires_grad))
 
     def mean_over_ranks(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
         """Numbers of this process's share of a step, averaged over all processes."""

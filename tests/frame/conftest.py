@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 import g2sd_deploy
 import g2sd_export
-from g2sd_deploy import artifact, pipeline
+from g2sd_deploy import artifact, pipeline, planning
 from g2sd_deploy.artifact import Made
 from g2sd_deploy.data.idx import write_idx
-from g2sd_deploy.pipeline import Step
+from g2sd_deploy.planning import Step
 from g2sd_deploy.progress import SilentProgress
 from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import Recipe
@@ -147,7 +147,7 @@ class FakeStages:
         if context.stage in self.raises:
             raise self.raises[context.stage]
         self.ran.append(context.stage)
-        config = next(stage.config for stage in pipeline.stages_of(context.recipe) if stage.name == context.stage)
+        config = next(stage.config for stage in planning.stages_of(context.recipe) if stage.name == context.stage)
         made_of = {"config": config, "inputs": {role: artifact.digest for role, artifact in context.inputs.items()}}
         (context.folder / "half.txt").unlink()
         (context.folder / "result.json").write_text(json.dumps({} if context.stage in self.constant else made_of, default=str))

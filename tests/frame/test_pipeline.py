@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from g2sd_deploy import pipeline
+from g2sd_deploy import planning
 from g2sd_deploy.artifact import read_artifact
 from g2sd_deploy.errors import RunFailed, UserError
-from g2sd_deploy.pipeline import STAGES, Step, plan, stages_of
+from g2sd_deploy.planning import STAGES, Step, plan, stages_of
 from g2sd_deploy.recipe import find_recipe, load_recipe
 from g2sd_deploy.settings import Recipe
 
@@ -105,7 +105,7 @@ def test_a_stage_that_is_taken_out_reruns_those_that_used_it(stages: Any, run_re
 def test_another_version_of_the_package_reruns_everything(stages: Any, run_recipe: RunRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
     run_recipe(quickstart())
     stages.take()
-    monkeypatch.setattr(pipeline, "__version__", "99.0")
+    monkeypatch.setattr(planning, "__version__", "99.0")
     done = run_recipe(quickstart())
     assert stages.take() == ALL
     assert done[0].reason == "made by another version than 99.0"

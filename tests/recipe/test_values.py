@@ -16,7 +16,7 @@ import torch
 from g2sd_deploy.methods.g2sd import hidden_feature_loss
 from g2sd_deploy.models.masked import DecoderSpec, GenericStudent, mask_from_noise
 from g2sd_deploy.models.vit import Classifier, EncoderSpec
-from g2sd_deploy.pipeline import stages_of
+from g2sd_deploy.planning import stages_of
 from g2sd_deploy.recipe import find_recipe, load_recipe
 from g2sd_deploy.settings import (
     DmaeSettings,

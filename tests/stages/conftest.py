@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from g2sd_deploy import pipeline
+from g2sd_deploy import pipeline, planning
 from g2sd_deploy.artifact import Artifact, read_artifact
 from g2sd_deploy.progress import SilentProgress
 from g2sd_deploy.runtime import Runtime
@@ -39,7 +39,7 @@ TINY: dict[str, Any] = {
 }
 
 
-def run_recipe(recipe: Recipe, folder: Path, **options: Any) -> list[pipeline.Step]:
+def run_recipe(recipe: Recipe, folder: Path, **options: Any) -> list[planning.Step]:
     return pipeline.run(recipe, folder, runtime=Runtime(torch.device("cpu")), progress=SilentProgress(), command="g2sd run tiny", **options)
 
 
@@ -102,7 +102,7 @@ def make_context(artifact_of: Callable[[str], Artifact], recipe: Recipe, tmp_pat
 
     def make(stage: str, changed: Recipe | None = None, folder: str = "made", **inputs: Artifact) -> Context:
         chosen = changed or recipe
-        wanted = next(one for one in pipeline.stages_of(chosen) if one.name == stage)
+        wanted = next(one for one in planning.stages_of(chosen) if one.name == stage)
         found = {role: inputs[role] if role in inputs else artifact_of(parent) for role, parent in wanted.parents.items()}
         (tmp_path / folder).mkdir()
         return Context(chosen, stage, found, tmp_path / folder, tmp_path, Runtime(torch.device("cpu")), SilentProgress(), "key")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from g2sd_deploy import pipeline
+from g2sd_deploy import pipeline, planning
 from g2sd_deploy.artifact import Artifact, read_artifact
 from g2sd_deploy.errors import RunFailed, UserError
 from g2sd_deploy.models.checkpoint import load_classifier, load_encoder, load_masked
@@ -165,7 +165,7 @@ def test_learned_positions_are_a_choice_in_every_method(method: str, make_contex
 
 
 def stages_that_run(recipe: Recipe, run: Path) -> list[str]:
-    return [step.stage.name for step in pipeline.plan(recipe, run) if step.runs]
+    return [step.stage.name for step in planning.plan(recipe, run) if step.runs]
 
 
 def test_what_needs_no_teacher_does_not_run_again_when_the_teacher_changes(run_of: RunOf, recipe_with: RecipeWith) -> None:
@@ -378,7 +378,7 @@ def test_a_method_that_is_not_there_is_refused_before_anything_trains(
     section: str, method: Section, recipe_with: RecipeWith, tmp_path: Path
 ) -> None:
     recipe = recipe_with(**{section: method})
-    for attempt in (lambda: pipeline.plan(recipe, tmp_path / "run"), lambda: told(recipe, tmp_path / "run")):
+    for attempt in (lambda: planning.plan(recipe, tmp_path / "run"), lambda: told(recipe, tmp_path / "run")):
         with pytest.raises(
             UserError, match=rf"^{section}\.(builder|loss) is of_nobody.*: cannot import of_nobody.*install it, or run in the"
         ):
@@ -395,5 +395,5 @@ def test_a_users_method_runs_again_when_its_file_changes(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(user_folder)])
     sys.modules.pop("methods_of_a_user", None)
-    (step,) = [step for step in pipeline.plan(recipe, run) if step.stage.name == "generic"]
+    (step,) = [step for step in planning.plan(recipe, run) if step.stage.name == "generic"]
     assert step.runs and step.reason == "methods_of_a_user:build changed"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from g2sd_deploy import pipeline
+from g2sd_deploy import planning
 from g2sd_deploy.artifact import Artifact
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.methods.classification import smoothed_one_hot
@@ -195,7 +195,7 @@ def test_a_fine_tuned_student_does_not_run_again_when_the_teacher_changes(run_of
     taught = {"generic": generic, "specific": METHODS["hard"]}
     for chosen, reruns in ((sections, False), (taught, True)):
         changed = recipe_with(**chosen, finetune={"pooling": "cls"})
-        stale = {step.stage.name for step in pipeline.plan(changed, run_of(**chosen)) if step.runs}
+        stale = {step.stage.name for step in planning.plan(changed, run_of(**chosen)) if step.runs}
         assert "finetune" in stale and ("specific" in stale) == reruns
 
 
