@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from timm.data import ImageNetInfo
 
-from g2sd_deploy.pipeline import stages_of
+from g2sd_deploy.planning import stages_of
 from g2sd_deploy.recipe import bundled_recipes, load_recipe
 
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "method_steps.py"

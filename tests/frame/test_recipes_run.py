@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from g2sd_deploy.artifact import read_artifact
-from g2sd_deploy.pipeline import stages_of
+from g2sd_deploy.planning import stages_of
 from g2sd_deploy.recipe import bundled_recipes, load_recipe, resolved_text
 
 RECIPES = bundled_recipes()
