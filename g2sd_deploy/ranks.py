@@ -166,7 +166,8 @@ def join_ranks(*, on_cpu: bool, timeout_s: float) -> Ranks:
 
     timeout = timedelta(seconds=timeout_s)
     try:
-        state = PartialState(cpu=on_cpu, timeout=timeout if on_cpu else 2 * timeout)  # NCCL ends a process without a word: let gloo be first
+        # NCCL ends a process without a word where it waits too long, so let gloo, which raises, be the first
+        state = PartialState(cpu=on_cpu, timeout=timeout if on_cpu else 2 * timeout)
         groups = {"waiting": dist.new_group(backend="gloo", timeout=_FOREVER), "steps": dist.new_group(backend="gloo", timeout=timeout)}
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import TrainSettings
+from g2sd_deploy.training.feed import Turn
 
 _MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -63,8 +64,20 @@ class Engine:
             group["params"] = [after[id(parameter)] for parameter in group["params"]]
         return learner, cast("Optimizer", self._accelerator.prepare(optimizer))
 
-    def summing(self, model: nn.Module, *, ends_step: bool) -> AbstractContextManager[Any]:
-        """Where the gradients of one piece of a step are computed; they are exchanged with the last piece only."""
+    def add_gradients(self, model: nn.Module, inputs: Any, turn: Turn) -> tuple[dict[str, Tensor], Tensor]:
+        """The loss terms of one piece of a step and their sum; its gradients are added to the parameters'.
+
+        Nothing here outlives the call, so that no graph is held once memory did not suffice and a smaller piece is tried.
+        """
+        with self._exchanging(model, ends_step=turn.ends_step):
+            with self._accelerator.autocast():
+                terms = model(inputs)
+                loss = torch.stack(list(terms.values())).sum()
+            self._accelerator.backward(loss * turn.share)
+        return {name: term.detach() for name, term in terms.items()}, loss.detach()
+
+    def _exchanging(self, model: nn.Module, *, ends_step: bool) -> AbstractContextManager[Any]:
+        """Gradients are exchanged between the processes with the last piece of a step only."""
         if ends_step or self.runtime.ranks.num == 1:
             return nullcontext()
         return self._no_exchange(model) if isinstance(model, FSDPModule) else self._accelerator.no_sync(model)
@@ -76,12 +89,6 @@ class Engine:
             yield
         finally:
             model.set_requires_gradient_sync(True)
-
-    def number_format(self) -> AbstractContextManager[Any]:
-        return cast("AbstractContextManager[Any]", self._accelerator.autocast())
-
-    def backward(self, loss: Tensor) -> None:
-        self._accelerator.backward(loss)
 
     def clip(self, model: nn.Module) -> Tensor | None:
         """Shorten a gradient that is longer than the limit; returns its length before, None where there is no limit."""

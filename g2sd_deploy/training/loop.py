@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from g2sd_deploy.signals import remembered_signals
@@ -51,7 +50,7 @@ def train(
     record = Record(feed, TrainState(learner, optimizer, average.values, engine.scaler), listener, checkpoints)
     with remembered_signals() as wishes, troubles_told(engine, model, inputs_of, record):
         for batch in record.batches():
-            terms, loss = _add_gradients(engine, model, inputs_of, batch)
+            terms, loss = engine.add_gradients(model, inputs_of(batch), batch.turn)
             record.add(terms, loss, batch)
             if not batch.turn.ends_step:
                 continue
@@ -66,15 +65,3 @@ def train(
     average.apply()
     engine.finish(learner)
     return record.log
-
-
-def _add_gradients(engine: Engine, model: nn.Module, inputs_of: InputsOf, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-    """The loss terms of one piece of a step and their sum; its gradients are added to the parameters'.
-
-    A function of its own, so that nothing holds the graph any more once memory did not suffice and a smaller piece is tried.
-    """
-    with engine.summing(model, ends_step=batch.turn.ends_step), engine.number_format():
-        terms = model(inputs_of(batch))
-        loss = torch.stack(list(terms.values())).sum()
-        engine.backward(loss * batch.turn.share)
-    return {name: term.detach() for name, term in terms.items()}, loss.detach()

@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,8 +23,11 @@ def gradients_stay_away(learner: nn.Module, feed: Feed, inputs_of: Callable[[Bat
     """Whether a step leaves some trained parameters without a gradient; DDP has to know, for it would wait for them."""
     if feed.runtime.ranks.num == 1 or feed.runtime.sharded:
         return False
+    buffers = {name: value.clone() for name, value in learner.named_buffers()}
     terms = learner(inputs_of(feed.blank_batch(2)))
     torch.autograd.backward(torch.stack(list(terms.values())).sum())
+    for name, value in learner.named_buffers():
+        value.copy_(buffers[name])
     found = any(p.grad is None for p in learner.parameters() if p.requires_grad)
     learner.zero_grad(set_to_none=True)
     return found
@@ -97,9 +101,7 @@ def _fits(engine: Engine, model: nn.Module, inputs_of: Callable[[Batch], Any], b
     if engine.runtime.device.type == "cuda":
         torch.cuda.empty_cache()
     try:
-        with engine.summing(model, ends_step=False), engine.number_format():
-            terms = model(inputs_of(batch))
-            torch.autograd.backward(torch.stack(list(terms.values())).sum())
+        engine.add_gradients(model, inputs_of(batch), replace(batch.turn, ends_step=False))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
