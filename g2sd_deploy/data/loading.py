@@ -5,10 +5,12 @@ copy CUDA's and OpenMP's threads half alive, and `spawn` would load torch anew i
 system has no fork server (Windows), they are spawned.
 """
 
+import atexit
 import multiprocessing
 import signal
 import time
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver, resource_tracker
@@ -96,9 +98,11 @@ class Loader:
             RunFailed: A worker died, or a bad image has too many bad neighbours.
             UserError: The place where the images lie cannot be read.
         """
+        others = set(multiprocessing.active_children())
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more workers than cores were asked for
             batches = iter(self._torch_loader(tickets))
+        _workers.update(set(multiprocessing.active_children()) - others)
         try:
             for loaded in batches:
                 if isinstance(loaded, Exception):
@@ -205,6 +209,16 @@ class _Batches(Dataset["Loaded | Exception"]):
         bad[index] = Skipped(index, self._samples.name(index), str(error))
 
 
+_workers: weakref.WeakSet[multiprocessing.process.BaseProcess] = weakref.WeakSet()
+
+
+@atexit.register
+def _kill_workers() -> None:
+    """Python ends what is left of them with SIGTERM when it exits, and would wait forever, for they are deaf to it."""
+    for worker in _workers:
+        worker.kill()
+
+
 def _as_it_is(loaded: Any) -> Any:
     return loaded
 
@@ -228,9 +242,10 @@ def _process_context() -> multiprocessing.context.BaseContext:
 
 
 def _start_fork_server() -> None:
-    """Start it with SIGTERM blocked, which it and its workers inherit: sent to a whole job, it must end the parent only, in good order."""
+    """Start it with SIGTERM and SIGINT blocked, which it and its workers inherit from their first instant on: sent to a whole job or by a
+    terminal, they must end the parent only, in good order."""
     resource_tracker.ensure_running()  # else the fork server starts it, and that unblocks the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:

@@ -60,6 +60,38 @@ def make_feed(context: Context, dataset: Dataset, settings: TrainSettings, color
     )
 
 
+class Telling:
+    """Who is told how a stage trains: the person, metrics.jsonl and trackers (by the first process), and the loss band."""
+
+    def __init__(self, context: Context, feed: Feed, band: LossBandSettings | None) -> None:
+        is_main = context.runtime.ranks.is_main
+        self.trackers = context.trackers if is_main else None
+        self._metrics = MetricsFile(context.run_folder / METRICS_FILE, context.stage) if is_main else None
+        self._context, self._feed, self._band = context, feed, band
+        self._rows: list[Row] = []
+
+    def begun(self, history: list[Row], num_done: int) -> None:
+        self._rows += history
+        if self._metrics is not None:
+            self._metrics.begin(history)
+        if self.trackers is not None:
+            self.trackers.begin(num_done)
+        if num_done:
+            self._context.progress.tell(f"goes on from its last checkpoint, after step {num_done} of {self._feed.num_steps}")
+
+    def row(self, row: Row, num_steps: int, images_per_s: float) -> None:
+        """Raises: RunFailed, where the loss leaves its band."""
+        self._rows.append(row)
+        note = f"loss {row['loss']:.4f}, {images_per_s:,.0f} images/s"
+        self._context.progress.update(int(row["step"]) + 1, num_steps, note)
+        if self._metrics is not None:
+            self._metrics.add(row, images_per_s)
+        if self.trackers is not None:
+            self.trackers.add(row, images_per_s)
+        if self._band is not None and (problem := loss_band_problem(self._rows, num_steps, self._band)):
+            raise self._context.runtime.ranks.told_once(RunFailed(f"{self._context.stage}: {problem}"))
+
+
 def fit(
     context: Context,
     learner: nn.Module,
@@ -75,45 +107,15 @@ def fit(
     Raises:
         RunFailed: The loss is not finite or leaves its band, or what `train` raises.
     """
-    is_main = context.runtime.ranks.is_main
-    metrics = MetricsFile(context.run_folder / METRICS_FILE, context.stage)
-    trackers = context.trackers if is_main else None
-    rows: list[Row] = []
-
-    def begun(history: list[Row], num_done: int) -> None:
-        rows.extend(history)
-        if is_main:
-            metrics.begin(history)
-        if trackers is not None:
-            trackers.begin(int(history[-1]["step"]) + 1 if history else 0)
-        if num_done:
-            context.progress.tell(f"goes on from its last checkpoint, after step {num_done} of {feed.num_steps}")
-
-    def row_seen(row: Row, num_steps: int, images_per_s: float) -> None:
-        rows.append(row)
-        context.progress.update(int(row["step"]) + 1, num_steps, f"loss {row['loss']:.4f}, {images_per_s:,.0f} images/s")
-        if is_main:
-            metrics.add(row, images_per_s)
-        if trackers is not None:
-            trackers.add(row, images_per_s)
-        if band is not None and (problem := loss_band_problem(rows, num_steps, band)):
-            raise context.runtime.ranks.told_once(RunFailed(f"{context.stage}: {problem}"))
-
+    telling = Telling(context, feed, band)
+    listener = Listener(telling.begun, telling.row, context.progress.warn)
     checkpoints = Checkpoints(context.checkpoints, context.key, context.runtime.checkpoint_every)
     with PeakMemory(context.device) as peak:
         try:
-            log = train(
-                learner,
-                optimizer,
-                feed,
-                inputs_of,
-                Listener(begun, row_seen, context.progress.warn),
-                checkpoints=checkpoints,
-                ema_decay=ema_decay,
-            )
+            log = train(learner, optimizer, feed, inputs_of, listener, checkpoints=checkpoints, ema_decay=ema_decay)
         finally:
-            if trackers is not None:
-                trackers.finish()
+            if telling.trackers is not None:
+                telling.trackers.finish()
     log.peak_mib = peak.mib
     learner.eval()
     lines = "".join(json.dumps(row) + "\n" for row in log.history)

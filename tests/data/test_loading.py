@@ -178,10 +178,11 @@ def test_workers_leave_ctrl_c_to_their_parent(folder: Path) -> None:
     batches = loader(samples_of(folder), workers=2).load(TICKETS * 20)
     workers = started(batches)
     assert len(workers) == 2
+    next(batches)  # the batches come from the workers in turn: now both are at work
     for worker in workers:
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGINT)
-    assert len(list(batches)) == len(TICKETS) * 20 - 1
+    assert len(list(batches)) == len(TICKETS) * 20 - 2
 
 
 def test_workers_end_with_the_iterator(folder: Path) -> None:
@@ -235,3 +236,23 @@ def test_no_worker_outlives_a_killed_parent(folder: Path, tmp_path: Path) -> Non
     while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not any(is_alive(pid) for pid in workers)
+
+
+LEFT_OPEN = """
+import numpy as np
+from g2sd_deploy.data.loading import Loader, Ticket
+from g2sd_deploy.data.sources import open_source
+from g2sd_deploy.settings import AugmentSettings
+
+samples = open_source("folder", FOLDER).samples("train", None)
+loader = Loader(samples, AugmentSettings(), seed=0, image_px=16, num_channels=3, mean=(0.5,) * 3, workers=2, pin_memory=False)
+kept = loader.load([Ticket(0, np.arange(4))] * 500)
+next(kept)
+print("leaving", flush=True)
+"""
+
+
+def test_a_process_that_leaves_with_workers_at_work_ends(folder: Path) -> None:
+    code = LEFT_OPEN.replace("FOLDER", repr(str(folder)))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "leaving\n"), done.stderr

@@ -81,7 +81,9 @@ def test_one_flipped_byte_of_any_file_is_noticed_by_name(bundle: Path) -> None:
         content = path.read_bytes()
         if not content:
             continue
-        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if path.name != "manifest.sha256" else b"0" + content[1:])
+        path.write_bytes(
+            content[:-1] + bytes([content[-1] ^ 1]) if path.name != "manifest.sha256" else bytes([content[0] ^ 1]) + content[1:]
+        )
         with pytest.raises(IntegrityError, match=f"{path.name}.* (was changed|does not match)"):
             open_bundle(bundle)
         path.write_bytes(content)
