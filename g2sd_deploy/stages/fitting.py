@@ -57,6 +57,7 @@ def make_feed(context: Context, dataset: Dataset, settings: TrainSettings, color
         in_pairs=mixes,
         window=dataset.shuffle_shards,
         max_bad=dataset.max_bad_images,
+        warn=context.progress.warn,
     )
 
 
@@ -191,7 +192,9 @@ def training_result(context: Context, log: TrainLog, model: nn.Module, path: Pat
     }
     if bad:
         metrics |= {"num_bad_images": len(bad), "bad_images": [bad[index] for index in sorted(bad)]}
-        context.warn(f"{len(bad)} training images cannot be used and were replaced: {bad[min(bad)]}{', ...' if len(bad) > 1 else ''}")
+        context.warn(
+            f"training images that cannot be used and were replaced: {len(bad)} ({bad[min(bad)]}{', ...' if len(bad) > 1 else ''})"
+        )
     if context.warnings:
         metrics["warnings"] = list(context.warnings)
     timing = {

@@ -1,6 +1,6 @@
 """Which images a step is made of, and how they become a batch on the device."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
@@ -75,6 +75,7 @@ class Feed:
         in_pairs: Whether neighbours of a batch are mixed, and so have to stay together.
         max_bad: Most images that may be unusable.
         bad: Images that were found to be unusable so far, by index, with the reason.
+        warn: Told of each of them once.
         waits: How long the loader's workers take, and are waited for.
     """
 
@@ -90,6 +91,7 @@ class Feed:
     window: int | None = None
     max_bad: int = 0
     bad: dict[int, str] = field(default_factory=dict)
+    warn: Callable[[str], None] = field(default=lambda _: None, compare=False)
     waits: Waits = field(default_factory=Waits)
 
     @property
@@ -220,7 +222,10 @@ class Feed:
         return torch.sub(pixels, mean).div_(std)
 
     def _count_bad(self, loaded: Loaded) -> None:
-        """Keep what could not be used; too much of it ends the training."""
+        """Keep what could not be used, and tell of it when it is met first; too much of it ends the training."""
+        for skipped in loaded.bad:
+            if skipped.index not in self.bad:
+                self.warn(f"{skipped.name}: {skipped.reason}; the next image is used in its place")
         self.bad.update({skipped.index: f"{skipped.name}: {skipped.reason}" for skipped in loaded.bad})
         if len(self.bad) > self.max_bad:
             named = "; ".join(islice(self.bad.values(), 3))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from g2sd_deploy.data.images import ImageSet
-from g2sd_deploy.errors import UserError
+from g2sd_deploy.data.images import BadImage, ImageSet
+from g2sd_deploy.errors import RunFailed, UserError
 from g2sd_deploy.ranks import Ranks
 from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import AugmentSettings, TrainSettings
@@ -144,3 +144,51 @@ def test_what_is_left_from_a_step_on_is_what_comes_after_it_in_the_whole() -> No
 def test_batches_that_cannot_be_shared_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         next(feed_of(**options).batches())  # type: ignore[arg-type]
+
+
+class WithBad:
+    """Samples of which some cannot be used."""
+
+    def __init__(self, num: int, bad: set[int]) -> None:
+        self._images, self._bad = image_set(num), bad
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self._images.labels
+
+    @property
+    def block_sizes(self) -> np.ndarray:
+        return self._images.block_sizes
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def name(self, index: int) -> str:
+        return f"{index}.jpg"
+
+    def read(self, index: int) -> np.ndarray:
+        if index in self._bad:
+            raise BadImage("the file is empty")
+        return self._images.read(index)
+
+
+def feed_with(bad: set[int], max_bad: int, told: list[str]) -> Feed:
+    settings = TrainSettings(epochs=2.0, batch_size=4, base_lr=0.1, augment=STILL)
+    runtime = Runtime(torch.device("cpu"), workers=0)
+    return Feed(WithBad(22, bad), settings, 0, 8, (0.25,), (0.5,), runtime, max_bad=max_bad, warn=told.append)
+
+
+def test_a_bad_image_is_told_of_once_counted_and_replaced_by_the_next() -> None:
+    told: list[str] = []
+    feed = feed_with({5, 6}, 2, told)
+    for batch in feed.batches():
+        wanted = [7 if index in (5, 6) else index for index in batch.turn.indices.tolist()]
+        assert batch.labels.tolist() == [index % 2 for index in wanted]
+    assert sorted(feed.bad) == [5, 6] and feed.bad[5] == "5.jpg: the file is empty"
+    assert sorted(told) == [f"{index}.jpg: the file is empty; the next image is used in its place" for index in (5, 6)]
+
+
+def test_more_bad_images_than_allowed_end_the_training_by_name() -> None:
+    message = r"2 training images cannot be used, data.max_bad_images allows 1 \(\d\.jpg: the file is empty; .*g2sd data verify"
+    with pytest.raises(RunFailed, match=message):
+        list(feed_with({5, 6}, 1, []).batches())
