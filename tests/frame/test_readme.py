@@ -31,7 +31,8 @@ def quick(words: list[str]) -> list[str]:
     """The same command on the smoke run's scale."""
     match words[0]:
         case "plan" if "--probe" in words:
-            return [*words, "--probe-minutes", "0.1", "--until", "pretrain", "--device", "cpu"]
+            small = ["--set", "pretrain.batch_size=32", "--workers", "0"]  # there are 96 images
+            return [*words, *small, "--probe-minutes", "0.1", "--until", "pretrain", "--device", "cpu"]
         case "run" | "plan":
             extra = ["--out", "runs/quickstart", "--set", "profile.threads=1"]
             return [*words, *extra] + ([] if "--smoke" in words else ["--smoke"])
