@@ -1,7 +1,6 @@
 """`g2sd data`: prepare a data set for training, and verify one."""
 
 import json
-import os
 import signal
 import sys
 from collections import Counter
@@ -68,6 +67,7 @@ def prepare_data(
     from g2sd_deploy.data.encoding import Encoding
     from g2sd_deploy.data.sources import guess_kind, open_source
     from g2sd_deploy.data.splits import chosen_splits
+    from g2sd_export.edge.runner import available_cpus
 
     name = _check_apart(src, dst)
     kind = source or guess_kind(src)
@@ -76,7 +76,7 @@ def prepare_data(
     opened = open_source(kind, src, splits=chosen)
     try:
         with _progress("prepare") as tick, _interrupted("what is prepared is kept, and the same command goes on from there"):
-            outcome = preparing.prepare(opened, name, dst, options, workers=workers or _cores(), max_bad=max_bad, tick=tick)
+            outcome = preparing.prepare(opened, name, dst, options, workers=workers or available_cpus(), max_bad=max_bad, tick=tick)
     except preparing.TooManyBad as bad:
         _print_skipped(bad.skipped)
         raise
@@ -96,10 +96,11 @@ def verify_data(
     from g2sd_deploy.data.sources import guess_kind
     from g2sd_deploy.data.splits import chosen_splits
     from g2sd_deploy.data.verifying import verify
+    from g2sd_export.edge.runner import available_cpus
 
     kind = source or guess_kind(src)
     with _progress("verify") as tick, _interrupted("run it again for its findings"):
-        verified = verify(kind, src, chosen_splits(kind, src, splits), workers=workers or _cores(), tick=tick)
+        verified = verify(kind, src, chosen_splits(kind, src, splits), workers=workers or available_cpus(), tick=tick)
     if as_json:
         typer.echo(json.dumps({"num": verified.num, "errors": verified.count("error"), "findings": list(map(_plain, verified.findings))}))
     else:
@@ -122,11 +123,6 @@ def _check_apart(src: str, dst: Path) -> str:
     if dst.exists() and not dst.is_dir():
         raise UserError(f"{dst}: is a file; give a new folder")
     return source.name
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shown(name: str) -> str:

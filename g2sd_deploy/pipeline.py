@@ -99,7 +99,8 @@ def _compute(recipe: Recipe, stage: Stage, run_folder: Path, runtime: Runtime, p
     from g2sd_deploy.stages.context import Context, checkpoint_folder
 
     identity = identity_of(recipe, stage, run_folder)
-    inputs = {role: _verified(run_folder / name) for role, name in stage.parents.items() if name in identity.parents}
+    parents = {role: run_folder / name for role, name in stage.parents.items() if name in identity.parents}
+    inputs = runtime.ranks.from_main(lambda: {role: _verified(folder) for role, folder in parents.items()})
     progress.begin(stage.name)
     start = time.monotonic()
     try:

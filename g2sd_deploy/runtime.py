@@ -1,5 +1,6 @@
 """Where and with what a run is computed. None of it is part of a recipe, for it changes no result beyond the order of sums."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -70,11 +71,10 @@ class Runtime:
         """Worker processes of this process: those asked for, or the cores that are left when every process of the machine has one."""
         if self.workers is not None:
             return self.workers
-        import os
+        from g2sd_export.edge.runner import available_cpus
 
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, min(_MAX_WORKERS, cores // local - 1))
+        return max(1, min(_MAX_WORKERS, available_cpus() // local - 1))
 
 
 def choose_device(name: DeviceName | None, local_rank: int = 0) -> "torch.device":

@@ -1,7 +1,11 @@
 """Every test runs the packages with their shape annotations checked, and torch on one thread."""
 
+import http.server
+import socketserver
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import torch
@@ -49,6 +53,29 @@ settings.load_profile("repeatable")
 def fixed_weights() -> None:
     """Weights that a test initialises are the same at every run and in every order."""
     torch.manual_seed(0)
+
+
+class _Quiet(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hangs up is what the tests with a server are about."""
+
+
+@contextmanager
+def _serving(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    with _Quiet(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+        thread.join(5)
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., AbstractContextManager[str]]:
+    """Runs a server with the given handler in a thread of its own; gives its address."""
+    return _serving
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ TABLE: dict[str, str] = {
     "d.environment": "x.edge",
     "d.signals": "d.errors",
     "d.ranks": "d.errors",
-    "d.runtime": "d.errors d.ranks",
+    "d.runtime": "d.errors d.ranks x.edge",
     "d.progress": "",
     "d.settings": "d.data.corruptions d.data.rand_augment_policy",  # names that a recipe may write
     "d.recipe": "d.errors d.settings",
@@ -85,7 +85,7 @@ TABLE: dict[str, str] = {
     "d.results": "d.artifact d.report",
     "d.doctor": "d.environment",
     "d.cli_errors": "d.errors",
-    "d.cli_data": "d.cli_errors d.data d.errors d.progress",
+    "d.cli_data": "d.cli_errors d.data d.errors d.progress x.edge",
     "d.cli_teacher": "d.cli_errors d.progress d.zoo d.zoo.taking_in",
     "d.cli": "d d.cli_data d.cli_errors d.cli_teacher d.doctor d.errors d.pipeline d.planning d.probe d.progress d.recipe d.results "
     "d.runtime d.settings d.signals d.standalone",

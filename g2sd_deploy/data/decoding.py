@@ -1,6 +1,5 @@
 """Samples decoded to one size, by several threads, in order, in memory that does not grow with their number."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from PIL import Image
 from g2sd_deploy.data.images import BadImage, ImageSet, Samples, Skipped
 from g2sd_deploy.errors import UserError
 from g2sd_export.edge.preprocess import Preprocessing, fit_image, load_image
+from g2sd_export.edge.runner import available_cpus
 
 Tick = Callable[[int, int], None]
 """Called with the images that are done and those wanted."""
@@ -42,7 +42,7 @@ def decoded(samples: Samples, fit: Preprocessing) -> Iterator[UInt8[np.ndarray, 
     Raises:
         UserError: The place where the images lie cannot be read.
     """
-    threads = min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    threads = min(32, available_cpus())
     starts = iter(range(0, len(samples), _RUN))
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[list[np.ndarray | Skipped]]] = deque()

@@ -29,7 +29,7 @@ from g2sd_deploy.data.process_pool import begin_worker
 from g2sd_deploy.data.rand_augment import fill_from_mean, rand_augment
 from g2sd_deploy.errors import RunFailed, UserError
 from g2sd_deploy.randomness import uniform
-from g2sd_deploy.settings import AugmentSettings, ClassifyAugmentSettings
+from g2sd_deploy.settings import AugmentSettings
 
 __all__ = ["Loaded", "Loader", "Skipped", "Ticket"]
 
@@ -139,7 +139,7 @@ class _Batches(Dataset["Loaded | Exception"]):
     ) -> None:
         self._samples, self._augment, self._seed = samples, augment, seed
         self._image_px, self._num_channels, self._fill = image_px, num_channels, fill
-        self._policy = augment.rand_augment if isinstance(augment, ClassifyAugmentSettings) else None
+        self._policy = augment.policy
         self._labels = np.asarray(samples.labels)
 
     def __getitem__(self, ticket: Ticket) -> "Loaded | Exception":

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 _MS = 1000
-NUM_CHECKPOINTS = 2
-"""Checkpoints of a training that are kept while it goes on."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from g2sd_deploy.probe.sizing import (
 from g2sd_deploy.probe.watching import Watch, Watched
 from g2sd_deploy.progress import Progress
 from g2sd_deploy.runtime import CheckpointEvery, Runtime, Trial
-from g2sd_deploy.settings import ClassifyTrainSettings, Recipe, TrainSettings
+from g2sd_deploy.settings import Recipe, TrainSettings
 
 _ROOM_BYTES = 2 << 30
 """Beside its images a trial writes a few networks."""
@@ -176,6 +176,7 @@ def _estimates(recipe: Recipe, extent: Extent, steps: Sequence[Step], folder: Pa
 
 
 def _training(row: Estimate, settings: TrainSettings, extent: Extent, artifact: Artifact, watched: Watched) -> Estimate:
+    from g2sd_deploy.training.checkpoints import NUM_KEPT
     from g2sd_deploy.training.schedule import num_steps_of
 
     figures = artifact.metrics
@@ -190,7 +191,7 @@ def _training(row: Estimate, settings: TrainSettings, extent: Extent, artifact: 
         images_per_s=1000 * settings.batch_size / step_ms,
         waits=estimates.waits_of(figures),
         disk_bytes=estimates.full_bytes(_sizes(artifact), {"history": steps / tried}),
-        checkpoint_bytes=estimates.NUM_CHECKPOINTS * figures["state_bytes"],
+        checkpoint_bytes=NUM_KEPT * figures["state_bytes"],
     )
 
 
@@ -228,9 +229,8 @@ def _images_on_gpu_mib(recipe: Recipe, settings: TrainSettings, extent: Extent, 
     """Memory of the training images that a run keeps on the GPU, beyond those of the trial."""
     from g2sd_deploy.training.feed import fits_on_gpu
 
-    each = isinstance(settings, ClassifyTrainSettings) and settings.augment.rand_augment is not None
     whole, tried = (decoded_bytes(recipe.data, num, 0)[0] for num in (extent.train, extent.trial_train))
-    return 0.0 if each or not fits_on_gpu(whole, runtime.device) else (whole - tried) / 2**20
+    return 0.0 if settings.augment.policy is not None or not fits_on_gpu(whole, runtime.device) else (whole - tried) / 2**20
 
 
 def as_json(found: Probe) -> dict[str, Any]:

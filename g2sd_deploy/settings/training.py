@@ -26,6 +26,11 @@ class AugmentSettings(Settings):
                 raise ValueError(f"{name} is [{low}, {high}]; the first must be above 0 and at most the second")
         return self
 
+    @property
+    def policy(self) -> str | None:
+        """RandAugment policy, where there is one: it works on one image at a time."""
+        return None
+
 
 class ClassifyAugmentSettings(AugmentSettings):
     """Augmentation of supervised training."""
@@ -44,6 +49,10 @@ class ClassifyAugmentSettings(AugmentSettings):
             if problem := policy_problem(policy):
                 raise ValueError(problem)
         return policy
+
+    @property
+    def policy(self) -> str | None:
+        return self.rand_augment
 
 
 class MixSettings(Settings):

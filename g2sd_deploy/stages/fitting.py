@@ -25,7 +25,7 @@ from g2sd_deploy.training.loop import train
 from g2sd_deploy.training.loss_band import loss_band_problem
 from g2sd_deploy.training.memory import PeakMemory
 from g2sd_deploy.training.optimizer import build_optimizer
-from g2sd_deploy.training.record import Listener, Row, TrainLog
+from g2sd_deploy.training.record import Listener, Row, TrainLog, bad_of_all
 from g2sd_deploy.training.tracking import METRICS_FILE, MetricsFile
 
 
@@ -180,7 +180,7 @@ def _drop_draws(context: Context, batch: Batch, depth: int) -> Tensor:
 
 def training_result(context: Context, log: TrainLog, model: nn.Module, path: Path, method: str) -> Made:
     """Metrics of a training stage; speed is a note, for it is not part of what the stage made."""
-    bad = {index: reason for found in context.runtime.ranks.gather(log.bad) for index, reason in found.items()}
+    bad = bad_of_all(context.runtime.ranks, log)
     metrics: dict[str, Any] = {
         "method": method,
         "first_loss": log.history[0]["loss"],

@@ -1,7 +1,6 @@
 """Checkpoints of a training stage on disk: written whole or not at all, hashed, the last two kept."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -98,10 +97,6 @@ class Checkpoints:
             _remove(marker)
         self._clear_leftovers()
         return None
-
-    def clear(self) -> None:
-        """The stage is done; its checkpoints are of no further use."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _read(self, marker: Path) -> tuple[tuple[Path, Reached] | None, str]:
         """The checkpoint, or why it is none; the reason is empty where it belongs to another training."""

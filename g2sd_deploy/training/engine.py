@@ -110,6 +110,6 @@ class Engine:
 
     def mean_over_ranks(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
         """Numbers of this process's share of a step, averaged over all processes."""
-        values = torch.stack([term.detach().float() for term in terms.values()])
+        values = torch.stack(list(terms.values()))
         reduced = cast("Tensor", self._accelerator.reduce(values, "mean"))
         return dict(zip(terms, reduced.tolist(), strict=True))

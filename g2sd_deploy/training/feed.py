@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, tee
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ class Feed:
             RunFailed: More images are unusable than allowed, or a loader's worker died.
         """
         self._check()
-        if isinstance(self.data, ImageSet) and not self._augments_each:
+        if isinstance(self.data, ImageSet) and self.settings.augment.policy is None:
             on_gpu = self._kept_on_gpu(self.data)
             for turn in self.turns(start):
                 yield self._cropped(self.data, on_gpu, turn)
@@ -137,9 +137,9 @@ class Feed:
             workers=runtime.num_workers,
             pin_memory=runtime.device.type == "cuda",
         )
-        tickets = (Ticket(turn.epoch, turn.indices) for turn in self.turns(start))
-        made = self.waits.watched(loader.load(tickets), runtime.num_workers)
-        for turn, loaded in zip(self.turns(start), made, strict=True):
+        ahead, turns = tee(self.turns(start))  # the loader takes some in advance
+        made = self.waits.watched(loader.load(Ticket(turn.epoch, turn.indices) for turn in ahead), runtime.num_workers)
+        for turn, loaded in zip(turns, made, strict=True):
             self._count_bad(loaded)
             yield self._finished(loaded.pixels.to(runtime.device, non_blocking=True), loaded.labels, turn)
 
@@ -178,11 +178,6 @@ class Feed:
             )
         if self.in_pairs and micro is not None and micro < own and micro % 2:
             raise UserError(f"--micro-batch {micro}: mixup pairs neighbours; give an even number")
-
-    @property
-    def _augments_each(self) -> bool:
-        """RandAugment works on one image at a time; all else is done to a whole batch, on the device."""
-        return isinstance(self.settings.augment, ClassifyAugmentSettings) and self.settings.augment.rand_augment is not None
 
     def _kept_on_gpu(self, data: ImageSet) -> UInt8[Tensor, "num height width channels"] | None:
         """A small set's images on the GPU; None where they stay where they are mapped."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from g2sd_deploy.errors import RunFailed, Stopped
+from g2sd_deploy.ranks import Ranks
 from g2sd_deploy.signals import Wishes
 from g2sd_deploy.training.checkpoints import Checkpoints, Reached, read_tensors
 from g2sd_deploy.training.engine import Engine
@@ -65,6 +66,11 @@ class TrainLog:
         return self.images_seen / self.seconds
 
 
+def bad_of_all(ranks: Ranks, log: TrainLog) -> dict[int, str]:
+    """Images that any process could not use, by index, with the reason; all processes have to ask."""
+    return {index: reason for found in ranks.gather(log.bad) for index, reason in found.items()}
+
+
 class Record:
     """The book of one training.
 
@@ -101,11 +107,11 @@ class Record:
         self.log.state_bytes, self.log.pace = self._state.num_bytes, self._pace.figures()
 
     def add(self, terms: Mapping[str, Tensor], loss: Tensor, batch: Batch) -> None:
-        """Take down one piece of a step, without waiting for the device."""
+        """Take down one piece of a step, as `Engine.add_gradients` gave it, without waiting for the device."""
         share = batch.turn.share
         for name, value in {**terms, "": loss}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float() * share
-        is_first = (self._first_bad < 0) & ~torch.isfinite(loss.detach())
+            self._sums[name] = self._sums.get(name, 0.0) + value.float() * share
+        is_first = (self._first_bad < 0) & ~torch.isfinite(loss)
         self._first_bad = torch.where(is_first, batch.turn.step, self._first_bad)
 
     def end_step(self, engine: Engine, turn: Turn, rate: float, norm: Tensor | None, wishes: Wishes) -> None:
@@ -151,7 +157,7 @@ class Record:
             return
         self._check_finite()
         tensors = self._state.tensors()
-        bad = {index: reason for found in self._ranks.gather(self.log.bad) for index, reason in found.items()}
+        bad = bad_of_all(self._ranks, self.log)
         reached = Reached(self.log.num_steps, self.log.images_seen, self.log.seconds, self.log.history, bad)
         if self._ranks.is_main:
             self._checkpoints.save(tensors, reached)

@@ -78,11 +78,7 @@ def _memory_failure(engine: Engine, model: nn.Module, inputs_of: Callable[[Batch
         return RunFailed(f"memory of {device} does not suffice for the networks themselves; use a smaller teacher, or --shard")
     num = len(tried.labels)
     if engine.runtime.sharded:  # the weights are spread over processes that do not take part in a trial
-        half = max(1, num // 4 * 2)
-        return RunFailed(
-            f"memory of {device} does not suffice for {num} images at a time; add --micro-batch {half} or less, which keeps batch_size and "
-            "adds up the gradients; the same command goes on from the last checkpoint"
-        )
+        return _too_large(device, num, f"add --micro-batch {max(1, num // 4 * 2)} or less")
     fit = num // 2
     while fit and not _fits(engine, model, inputs_of, tried.first(fit)):
         fit //= 2
@@ -90,9 +86,13 @@ def _memory_failure(engine: Engine, model: nn.Module, inputs_of: Callable[[Batch
         fit -= fit % 2
     if not fit:
         return RunFailed(f"memory of {device} does not suffice for one image at a time; use a smaller teacher or student, or --shard")
+    return _too_large(device, num, f"{fit} fit: add --micro-batch {fit}")
+
+
+def _too_large(device: torch.device, num: int, advice: str) -> RunFailed:
     return RunFailed(
-        f"memory of {device} does not suffice for {num} images at a time; {fit} fit: add --micro-batch {fit}, which keeps batch_size and "
-        "adds up the gradients; the same command goes on from the last checkpoint"
+        f"memory of {device} does not suffice for {num} images at a time; {advice}, which keeps batch_size and adds up the gradients; the "
+        "same command goes on from the last checkpoint"
     )
 
 

@@ -4,15 +4,16 @@ import functools
 import http.server
 import io
 import re
-import socketserver
 import tarfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+Serving = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="session")
@@ -104,22 +105,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return
 
 
-class _Quiet(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        """A client that hangs up is what these tests are about."""
-
-
 @pytest.fixture
-def file_server(tmp_path: Path) -> Iterator[FileServer]:
+def file_server(tmp_path: Path, serving: Serving) -> Iterator[FileServer]:
     """A server of the folder tmp_path/served in a thread of its own."""
     plan = FileServer("", tmp_path / "served")
     plan.folder.mkdir()
-    with _Quiet(("127.0.0.1", 0), functools.partial(_Handler, plan)) as running:
-        plan.url = f"http://127.0.0.1:{running.server_address[1]}"
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    with serving(functools.partial(_Handler, plan)) as plan.url:
         yield plan
-        running.shutdown()
-        thread.join(5)

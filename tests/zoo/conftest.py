@@ -3,9 +3,9 @@
 import functools
 import http.server
 import re
-import socketserver
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from g2sd_deploy.zoo.catalog import DecoderShape, Listed, Network, Teacher
 from g2sd_deploy.zoo.download import Policy
 from g2sd_deploy.zoo.opening import imagenet_preprocessing
 from g2sd_deploy.zoo.places import Places
+
+Serving = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture
@@ -171,25 +173,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return
 
 
-class _Quiet(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        """A client that hangs up is what these tests are about."""
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(serving: Serving) -> Iterator[Server]:
     """A server in a thread of its own; the test says what it does wrong."""
     plan = Server()
-    with _Quiet(("127.0.0.1", 0), functools.partial(_Handler, plan)) as running:
-        plan.url = f"http://127.0.0.1:{running.server_address[1]}/weights.pth"
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    with serving(functools.partial(_Handler, plan)) as address:
+        plan.url = f"{address}/weights.pth"
         yield plan
         plan.release.set()
-        running.shutdown()
-        thread.join(5)
 
 
 @pytest.fixture(scope="session")
