@@ -17,6 +17,7 @@ import numpy as np
 
 from g2sd_deploy import pipeline
 from g2sd_deploy.artifact import read_artifact
+from g2sd_deploy.evaluation.predictions import columns_of, predictions_file
 from g2sd_deploy.progress import make_progress
 from g2sd_deploy.recipe import load_recipe
 from g2sd_deploy.run_folder import check_folder, record_run
@@ -45,8 +46,7 @@ def top1_of(folder: Path, model: str) -> float:
 
 def right_of(folder: Path) -> np.ndarray:
     """Which test images the student decides rightly."""
-    stored = np.load(folder / "evaluate" / "predictions-student.npz")
-    return np.asarray(stored["label"] == stored["top1"])
+    return columns_of(folder / "evaluate" / predictions_file("student"), "clean")["correct"]
 
 
 def share_stages(folder: Path, other: Path) -> None:

@@ -3,8 +3,6 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +11,13 @@ import typer
 from g2sd_deploy import __version__
 from g2sd_deploy.cli_data import data_app
 from g2sd_deploy.cli_errors import tell_errors
+from g2sd_deploy.cli_evaluate import evaluate
+from g2sd_deploy.cli_runtime import told
 from g2sd_deploy.cli_teacher import teacher_app
 from g2sd_deploy.errors import EXIT_FAILED, UserError
-from g2sd_deploy.runtime import DeviceName, choose_device
+from g2sd_deploy.runtime import DeviceName
 
 if TYPE_CHECKING:
-    from g2sd_deploy.progress import Progress
-    from g2sd_deploy.runtime import Runtime
     from g2sd_deploy.settings import Recipe
 
 app = typer.Typer(
@@ -107,7 +105,7 @@ def run(
         rank_timeout_s=rank_timeout,
     )
     command = shlex.join(["g2sd", *sys.argv[1:]])
-    with _told(runtime) as progress:
+    with told(runtime) as progress:
         steps = pipeline.run(loaded, folder, runtime=runtime, progress=progress, command=command, until=until, force=force)
     if not runtime.ranks.is_main:
         return
@@ -152,7 +150,7 @@ def plan(
 
     runtime = make_runtime(**options)  # type: ignore[arg-type]
     minutes = _PROBE_MINUTES if probe_minutes is None else probe_minutes
-    with _told(runtime) as progress:
+    with told(runtime) as progress:
         found = probe_run(loaded, folder, runtime=runtime, progress=progress, minutes=minutes, until=until, force=force)
     if runtime.ranks.is_main:
         print_probe(found, json_wanted=as_json)
@@ -174,17 +172,6 @@ def _print_plan(recipe: "Recipe", folder: Path, until: str | None, force: str | 
         return
     for step in steps:
         typer.echo(f"{'run ' if step.runs else 'skip'}  {step.stage.name:<9} {step.reason}")
-
-
-@contextmanager
-def _told(runtime: "Runtime") -> "Iterator[Progress]":
-    """Progress that the first process shows; it also heeds SIGTERM, and all of them part in the end."""
-    from g2sd_deploy.progress import SilentProgress, make_progress
-    from g2sd_deploy.signals import sigterm_stops
-
-    with sigterm_stops() if runtime.ranks.is_main else nullcontext():
-        yield make_progress() if runtime.ranks.is_main else SilentProgress()
-    runtime.ranks.leave()
 
 
 @app.command()
@@ -240,22 +227,7 @@ def copy_recipe(recipe: RecipeArg, to: Annotated[Path, typer.Argument(help="File
     typer.echo(str(copy(recipe, to)))
 
 
-@app.command()
-@tell_errors
-def evaluate(
-    models: ModelsArg,
-    on: OnOpt,
-    split: SplitOpt = "test",
-    corruptions: Annotated[str, typer.Option("--corruptions", help="Comma-separated corruptions, or `all`; none by default.")] = "",
-    max_images: Annotated[int | None, typer.Option("--max-images", min=1, help="Use this many images, spread evenly.")] = None,
-    device: DeviceOpt = None,
-    as_json: JsonOpt = False,
-) -> None:
-    """Score models on images: top-1, top-5, NLL, ECE, and robustness if asked for."""
-    from g2sd_deploy import standalone
-
-    rows = standalone.evaluate(models, on, split, corruptions=corruptions, max_images=max_images, device=choose_device(device))
-    standalone.print_rows(rows, as_json)
+app.command()(tell_errors(evaluate))
 
 
 @app.command()

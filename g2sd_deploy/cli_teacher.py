@@ -2,14 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from g2sd_deploy.cli_errors import tell_errors
-
-if TYPE_CHECKING:
-    from g2sd_deploy.zoo.download import Tick
+from g2sd_deploy.cli_output import progress_of_bytes
 
 teacher_app = typer.Typer(
     help="Public teachers: list, pull, verify, and import files of your own.", no_args_is_help=True, rich_markup_mode=None
@@ -42,7 +40,7 @@ def pull_teachers(names: Annotated[list[str], typer.Argument(help="Names that `g
 
     wanted = [find_teacher(name) for name in names]
     for teacher in wanted:
-        with _Progress(teacher.name) as tick:
+        with progress_of_bytes(teacher.name) as tick:
             pulled = pull(teacher, places(), tick=tick)
         what = "pulled" if pulled.fetched else "is here already"
         typer.echo(f"{teacher.name} {what}; compared with {', '.join(pulled.checked)}; licence {teacher.listed.licence}", err=True)
@@ -60,7 +58,7 @@ def verify_teacher(
     """Hash a teacher, open it, account for every key, and say what it can be used for."""
     from g2sd_deploy.zoo import taking_in
 
-    with _Progress(name) as tick:
+    with progress_of_bytes(name) as tick:
         findings = taking_in.verify(name, heads=heads, decoder_heads=decoder_heads, tick=tick)
     if as_json:
         typer.echo(json.dumps(findings))
@@ -93,29 +91,3 @@ def import_teacher(
     for line in taking_in.import_file(file, out, asked):
         typer.echo(line, err=True)
     typer.echo(str(out))
-
-
-class _Progress:
-    """Shows a download; silent as long as nothing is downloaded."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._begun = False
-
-    def __enter__(self) -> "Tick":
-        from g2sd_deploy.progress import make_progress
-
-        self._progress = make_progress()
-
-        def tick(done: int, total: int | None) -> None:
-            if not self._begun:
-                self._progress.begin(self._title)
-                self._begun = True
-            mib = 1 << 20
-            self._progress.update(done // mib, max(1, (total or done) // mib), f"{done / mib:,.0f} MiB")
-
-        return tick
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if self._begun:
-            self._progress.end() if kind is None else self._progress.abort()

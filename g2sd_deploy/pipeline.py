@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from g2sd_deploy import environment
 from g2sd_deploy.artifact import MARKER, Artifact, commit, digest_of, read_artifact, sha256_of, unfinished_folder
 from g2sd_deploy.errors import RunFailed, UserError
-from g2sd_deploy.planning import TRAINING_STAGES, Stage, Step, identity_of, select_stages, why_run
+from g2sd_deploy.planning import SHARED_STAGES, TRAINING_STAGES, Stage, Step, identity_of, select_stages, why_run
 from g2sd_deploy.progress import Progress
 from g2sd_deploy.ranks import Ranks
 from g2sd_deploy.run_folder import check_folder, locked, record_run
@@ -80,9 +80,9 @@ def run(
 
 
 def _execute(recipe: Recipe, stage: Stage, run_folder: Path, runtime: Runtime, progress: Progress) -> Artifact:
-    """Compute a stage: training in every process, anything else in the first."""
+    """Compute a stage: training and evaluation in every process, anything else in the first."""
     ranks = runtime.ranks
-    if stage.name in TRAINING_STAGES:
+    if stage.name in SHARED_STAGES:
         _compute(recipe, stage, run_folder, runtime, progress)
     else:
         ranks.from_main(lambda: _compute(recipe, stage, run_folder, replace(runtime, ranks=Ranks()), progress))

@@ -12,6 +12,7 @@ from g2sd_deploy.run_folder import check_folder
 from g2sd_deploy.settings import Recipe
 
 TRAINING_STAGES = ("pretrain", "finetune", "generic", "specific", "baseline")
+SHARED_STAGES = (*TRAINING_STAGES, "evaluate")
 """Stages that all processes of a run work on; the first one does the others alone."""
 STAGES = ("data", "teacher", "pretrain", "finetune", "generic", "specific", "baseline", "evaluate", "export", "profile", "report")
 
@@ -53,6 +54,8 @@ def _parents(recipe: Recipe, name: str, present: Sequence[str]) -> dict[str, str
     without_teacher = {"generic": "mae", "specific": "finetune"}
     if (section := getattr(recipe, name, None)) is not None and getattr(section, "method", "") == without_teacher.get(name):
         masked, classifier = {}, {}
+    looks_inside = recipe.evaluate is not None and recipe.evaluate.similarity is not None
+    layers = {"generic": "generic", **masked} if looks_inside else {}
     models = {"student": "specific", "baseline": "baseline"} | ({"teacher": classifier["classifier"]} if classifier else {})
     roles = {
         "data": {},
@@ -62,7 +65,7 @@ def _parents(recipe: Recipe, name: str, present: Sequence[str]) -> dict[str, str
         "generic": {"data": "data", **masked},
         "specific": {"data": "data", "generic": "generic", **classifier},
         "baseline": {"data": "data"},
-        "evaluate": {"data": "data", **models},
+        "evaluate": {"data": "data", **models, **layers},
         "export": {"data": "data", "student": "specific"},
         "profile": {**{role: stage for role, stage in models.items() if role != "baseline"}, "export": "export"},
         "report": {stage: stage for stage in present if stage != "report"},
@@ -96,6 +99,13 @@ def _sources(recipe: Recipe, name: str) -> dict[str, str]:
 
         assert recipe.teacher is not None
         return fingerprint(recipe.teacher)
+    if name == "evaluate" and recipe.evaluate is not None and recipe.evaluate.sets:
+        from g2sd_deploy.data.testsets import Options, open_all
+        from g2sd_deploy.data.testsets.catalogue import data_folder
+        from g2sd_deploy.zoo.places import places
+
+        tests = open_all(recipe.evaluate.sets, options=Options(), home=data_folder(places()))
+        return {f"set {one.name}": one.fingerprint for one in tests}
     return _own_method(recipe, name)
 
 

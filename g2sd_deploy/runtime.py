@@ -73,8 +73,21 @@ class Runtime:
             return self.workers
         from g2sd_export.edge.runner import available_cpus
 
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        return max(1, min(_MAX_WORKERS, available_cpus() // local - 1))
+        return max(1, min(_MAX_WORKERS, available_cpus() // _local_processes() - 1))
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of this process that evaluate: as many as workers are asked for, or its share of the cores."""
+        if self.workers is not None:
+            return max(1, self.workers)
+        from g2sd_export.edge.runner import available_cpus
+
+        return max(1, available_cpus() // _local_processes())
+
+
+def _local_processes() -> int:
+    """Processes of the run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def choose_device(name: DeviceName | None, local_rank: int = 0) -> "torch.device":

@@ -20,50 +20,6 @@ if TYPE_CHECKING:
     from g2sd_deploy.data.images import ImageSet
     from g2sd_export.edge.preprocess import Preprocessing
 
-_BATCH_SIZE = 500
-
-
-def evaluate(
-    models: Sequence[Path], on: str, split: str, *, corruptions: str, max_images: int | None, device: "torch.device"
-) -> list[dict[str, Any]]:
-    """Score each model on one split; a row per model and, for corruptions, per corruption.
-
-    Raises:
-        UserError: A model or the images cannot be opened, or they do not fit together.
-    """
-    from g2sd_deploy.evaluation.metrics import classification_metrics
-    from g2sd_deploy.evaluation.scoring import logits_of, mean_top1, score_corruptions
-
-    names = _corruption_names(corruptions)
-    progress, rows = make_progress(), []
-    for path in models:
-        predictor = open_predictor(path, device)
-        images = _images(on, split, predictor.preprocessing, predictor.class_names, max_images)
-        runner = predictor.open(None)
-        clean = classification_metrics(logits_of(runner, images.images, _BATCH_SIZE), images.labels)
-        row: dict[str, Any] = {
-            "model": str(path),
-            "runtime": f"{runner.name} {runner.version}",
-            "parameters": predictor.num_parameters,
-            **clean.to_dict(),
-        }
-        if names:
-            progress.begin(path.name)
-            scores = score_corruptions(
-                {"model": runner},
-                images,
-                names=names,
-                severities=(1, 2, 3, 4, 5),
-                max_images=len(images),
-                batch_size=_BATCH_SIZE,
-                seed=0,
-                tick=progress.update,
-            )["model"]
-            progress.end()
-            row |= {"corrupted top1": mean_top1(scores)} | {name: mean_top1({name: scores[name]}) for name in names}
-        rows.append(row)
-    return rows
-
 
 def export(model: Path, on: str, split: str, out: Path, *, max_images: int | None) -> dict[str, Any]:
     """Export a classifier to the bundle `out`; returns the parity figures.
@@ -81,7 +37,7 @@ def export(model: Path, on: str, split: str, out: Path, *, max_images: int | Non
         raise UserError(f"{model}: is not a classifier; give a .safetensors file or a stage folder that holds {CLASSIFIER_FILE}")
     verify_artifact(model)
     predictor = open_predictor(weights, _cpu())
-    images = _images(on, split, predictor.preprocessing, predictor.class_names, max_images)
+    images = _images(on, split, predictor.preprocessing, predictor.class_names or (), max_images)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: exists and is not empty; give a new folder for the bundle")
     try:
@@ -169,14 +125,6 @@ def _images(on: str, split: str, pre: "Preprocessing", class_names: tuple[str, .
             f"{len(class_names)} ({', '.join(class_names[:3])}, ...)"
         )
     return decode_set(source.samples(split, limit), pre, lambda done, total: None)
-
-
-def _corruption_names(text: str) -> Any:
-    from g2sd_deploy.data.corruptions import CORRUPTION_NAMES, corruption_from_name
-
-    if text == "all":
-        return CORRUPTION_NAMES
-    return tuple(corruption_from_name(part.strip()) for part in text.split(",") if part.strip())
 
 
 def _cpu() -> "torch.device":

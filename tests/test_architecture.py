@@ -41,13 +41,18 @@ TABLE: dict[str, str] = {
     "d.methods": "d.models",
     "d.models": "",
     "d.models.checkpoint": "d.errors d.models x.edge",
-    "d.evaluation.metrics": "",
-    "d.evaluation": "d.evaluation.metrics d.data d.data.corruptions x.edge",
+    "d.evaluation.outcomes": "",
+    "d.evaluation.intervals": "",
+    "d.evaluation.calibration": "d.evaluation.intervals",
+    "d.evaluation.corruption_error": "d.evaluation.intervals",
+    "d.evaluation.metrics": "d.evaluation.calibration d.evaluation.intervals d.evaluation.outcomes",
+    "d.evaluation": "d.evaluation.calibration d.evaluation.corruption_error d.evaluation.intervals d.evaluation.metrics "
+    "d.evaluation.outcomes d.data d.data.corruptions d.errors d.models d.models.checkpoint d.randomness d.ranks d.settings x.edge",
     "d.data.corruptions": "d.randomness x.edge",
     "d.data.rand_augment_policy": "d.errors",
-    "d.data": "d.artifact d.data.rand_augment_policy d.errors d.locks d.randomness d.settings d.zoo x.edge",
+    "d.data": "d.artifact d.data.corruptions d.data.rand_augment_policy d.errors d.locks d.randomness d.settings d.zoo x.edge",
     "d.training": "d.artifact d.data d.errors d.randomness d.ranks d.runtime d.settings d.signals",
-    "d.predictors": "d.artifact d.errors d.evaluation d.models.checkpoint x.bundle x.edge x.onnx_file",
+    "d.predictors": "d.artifact d.data d.errors d.evaluation d.models.checkpoint d.zoo.weights x.bundle x.edge x.onnx_file",
     "d.report": "d.errors",
     # teachers: the catalogue and its downloads, and what reads weights
     "d.zoo": "d d.artifact d.errors d.locks x.edge",
@@ -68,27 +73,34 @@ TABLE: dict[str, str] = {
     "d.stages.generic": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models d.models.checkpoint d.settings d.training",
     "d.stages.specific": "d.stages.context d.stages.custom d.stages.fitting d.artifact d.methods d.models d.models.checkpoint d.settings",
     "d.stages.baseline": "d.stages.context d.stages.fitting d.artifact d.methods d.models",
-    "d.stages.evaluate": "d.stages.context d.artifact d.data.corruptions d.evaluation d.evaluation.metrics d.predictors d.settings x.edge",
+    "d.stages.evaluate": "d.stages.context d.artifact d.data d.evaluation d.models d.models.checkpoint d.predictors d.randomness "
+    "d.settings d.zoo x.edge",
     "d.stages.export": "d.stages.context d.artifact d.data d.environment d.evaluation d.models.checkpoint d.settings "
     "x.bundle x.edge x.onnx_file x.parity",
     "d.stages.profile": "d.stages.context d.artifact d.predictors d.settings x.edge",
     "d.stages.report": "d.stages.context d.artifact d.report",
     # the entry
     "d.run_folder": "d.artifact d.errors d.locks d.settings",
-    "d.planning": "d d.artifact d.data d.errors d.run_folder d.settings d.stages.custom d.stages.teacher",
+    "d.planning": "d d.artifact d.data d.errors d.run_folder d.settings d.stages.custom d.stages.teacher d.zoo",
     "d.pipeline": "d.artifact d.environment d.errors d.planning d.progress d.ranks d.run_folder d.runtime d.settings "
     "d.stages.context d.training",
-    "d.standalone": "d.artifact d.data d.data.corruptions d.errors d.evaluation d.evaluation.metrics d.predictors d.progress "
+    "d.standalone": "d.artifact d.data d.errors d.predictors d.progress "
     "d.report d.settings d.stages.context d.stages.export d.stages.profile x.edge",
     "d.probe": "d.artifact d.data d.environment d.errors d.pipeline d.planning d.progress d.recipe d.report d.runtime d.settings "
-    "d.training",
+    "d.training d.zoo",
     "d.results": "d.artifact d.report",
+    "d.evaluate_command": "d d.artifact d.data d.environment d.errors d.evaluation d.predictors d.progress d.report d.runtime d.settings "
+    "d.zoo",
     "d.doctor": "d.environment",
     "d.cli_errors": "d.errors",
-    "d.cli_data": "d.cli_errors d.data d.errors d.progress x.edge",
-    "d.cli_teacher": "d.cli_errors d.progress d.zoo d.zoo.taking_in",
-    "d.cli": "d d.cli_data d.cli_errors d.cli_teacher d.doctor d.errors d.pipeline d.planning d.probe d.progress d.recipe d.results "
-    "d.runtime d.settings d.signals d.standalone",
+    "d.cli_output": "d.errors d.progress",
+    "d.cli_runtime": "d.progress d.runtime d.signals",
+    "d.cli_testsets": "d.cli_errors d.cli_output d.data d.errors d.zoo x.edge",
+    "d.cli_data": "d.cli_errors d.cli_output d.cli_testsets d.data d.errors x.edge",
+    "d.cli_evaluate": "d.cli_runtime d.data.corruptions d.errors d.evaluate_command d.predictors d.report d.runtime d.settings",
+    "d.cli_teacher": "d.cli_errors d.cli_output d.zoo d.zoo.taking_in",
+    "d.cli": "d d.cli_data d.cli_errors d.cli_evaluate d.cli_runtime d.cli_teacher d.doctor d.errors d.pipeline d.planning d.probe "
+    "d.recipe d.results d.runtime d.settings d.standalone",
     "d.__main__": "d.cli",
 }
 
@@ -111,8 +123,16 @@ HEAVY_UNITS = (
 )
 
 # Maths knows tensors only: no settings, logger, clock, file or global random numbers.
-PURE_UNITS = {"d.methods", "d.models", "d.evaluation.metrics"}
-PURE_PACKAGES = {"torch", "timm", "numpy", "jaxtyping", "collections", "dataclasses", "functools", "math", "re", "typing"}
+PURE_UNITS = {
+    "d.methods",
+    "d.models",
+    "d.evaluation.outcomes",
+    "d.evaluation.intervals",
+    "d.evaluation.calibration",
+    "d.evaluation.corruption_error",
+    "d.evaluation.metrics",
+}
+PURE_PACKAGES = {"torch", "timm", "numpy", "scipy", "jaxtyping", "collections", "dataclasses", "functools", "math", "re", "typing"}
 
 
 def short(name: str) -> str:
@@ -237,6 +257,7 @@ def run_python(code: str) -> str:
         ["recipes", "--help"],
         ["teacher", "--help"],
         ["data", "prepare", "--help"],
+        ["data", "pull", "--help"],
         ["--version"],
     ],
 )

@@ -1,16 +1,18 @@
 """Samples decoded to one size, by several threads, in order, in memory that does not grow with their number."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from g2sd_deploy.data.encoding import open_image, reason_of
 from g2sd_deploy.data.images import BadImage, ImageSet, Samples, Skipped
 from g2sd_deploy.errors import UserError
-from g2sd_export.edge.preprocess import Preprocessing, fit_image, load_image
+from g2sd_export.edge.preprocess import DECODE_ERRORS, Preprocessing, fit_image
 from g2sd_export.edge.runner import available_cpus
 
 Tick = Callable[[int, int], None]
@@ -26,14 +28,40 @@ def fit_sample(stored: bytes | UInt8[np.ndarray, "H W C"], fit: Preprocessing) -
     Raises:
         BadImage: It cannot be decoded.
     """
+    return fit_to_all(stored, (fit,))[0]
+
+
+def fit_to_all(
+    stored: bytes | UInt8[np.ndarray, "H W C"], fits: Sequence[Preprocessing], *, as_stored: bool = False
+) -> list[UInt8[np.ndarray, "side side channels"]]:
+    """Decode one image once and cut it to several sizes.
+
+    Args:
+        stored: An image file, or decoded pixels.
+        fits: The sizes.
+        as_stored: Only crop: the image was resized when it was stored.
+
+    Raises:
+        BadImage: It cannot be decoded, or is too small to be cropped.
+    """
     try:
-        if isinstance(stored, bytes):
-            return load_image(stored, fit)
-        if stored.shape == (fit.image_px, fit.image_px, fit.num_channels) and fit.resize_px == fit.image_px:
-            return stored
-        return fit_image(Image.fromarray(stored[..., 0] if stored.shape[-1] == 1 else stored), fit)
+        source = open_image(stored) if isinstance(stored, bytes) else stored
+        return [_fit(source, fit, as_stored) for fit in fits]
     except UserError as error:
-        raise BadImage(str(error).removeprefix("the image in memory: ")) from error
+        raise BadImage(str(error)) from error
+    except (*DECODE_ERRORS, BadImage) as error:
+        reason = str(error) if isinstance(error, BadImage) else reason_of(error)
+        raise BadImage(f"cannot be decoded as an image ({reason}); replace or remove the file") from error
+
+
+def _fit(source: Image.Image | UInt8[np.ndarray, "H W C"], fit: Preprocessing, as_stored: bool) -> UInt8[np.ndarray, "side side channels"]:
+    if isinstance(source, np.ndarray):
+        if source.shape == (fit.image_px, fit.image_px, fit.num_channels) and fit.resize_px == fit.image_px:
+            return source
+        source = Image.fromarray(source[..., 0] if source.shape[-1] == 1 else source)
+    if as_stored and min(source.size) < fit.image_px:
+        raise UserError(f"is stored with {source.size[0]} x {source.size[1]} pixels and not resized, but the model wants {fit.image_px}")
+    return fit_image(source, replace(fit, resize_px=min(source.size)) if as_stored else fit)
 
 
 def decoded(samples: Samples, fit: Preprocessing) -> Iterator[UInt8[np.ndarray, "side side channels"] | Skipped]:

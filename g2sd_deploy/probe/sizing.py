@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from g2sd_deploy.recipe import with_values
-from g2sd_deploy.settings import DataSettings, Recipe, TrainSettings
+from g2sd_deploy.settings import DataSettings, EvaluateSettings, Recipe, TrainSettings
 from g2sd_deploy.training.schedule import num_steps_of
 
 NUM_STEPS = 20
@@ -18,6 +18,7 @@ _CORRUPTED_AT_224 = 16
 _MOST_IMAGES, _MOST_CORRUPTED = 2000, 400
 _EVALUATE_BATCHES = 4
 _PER_CORE = 128
+_FEWEST_COMPARED = 8
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,20 @@ class Extent:
 
     Attributes:
         corrupted: Images of each corrupted set.
+        occluded: Images that patches are removed from.
+        compared: Images whose layers are compared.
     """
 
     train: int
     test: int
     corrupted: int
+    occluded: int
+    compared: int
     trial_train: int
     trial_test: int
     trial_corrupted: int
+    trial_occluded: int
+    trial_compared: int
 
 
 def training_of(recipe: Recipe) -> dict[str, TrainSettings]:
@@ -55,18 +62,25 @@ def extent_of(recipe: Recipe, num_train: int, num_test: int, num_cores: int = 1)
         num_test: Test images of the run.
         num_cores: Cores that decode.
     """
-    batch = max((settings.batch_size for settings in training_of(recipe).values()), default=1)
-    asked = recipe.evaluate.corruptions if recipe.evaluate is not None else None
-    corrupted = min(num_test, asked.max_images) if asked is not None else 0
+    batch = max((training.batch_size for training in training_of(recipe).values()), default=1)
+    settings = recipe.evaluate or EvaluateSettings()
+    corrupted = min(num_test, settings.corruptions.max_images) if settings.corruptions is not None else 0
+    occluded = min(num_test, settings.occlusion.max_images) if settings.occlusion is not None else 0
+    compared = min(num_test, settings.similarity.max_images) if settings.similarity is not None else 0
+    few = _handful(_CORRUPTED_AT_224, recipe.data.image_px, _MOST_CORRUPTED)
     handful = _handful(_HANDFUL_AT_224, recipe.data.image_px, _MOST_IMAGES)
     train = NUM_STEPS * batch if recipe.data.store == "encoded" else max(batch, handful, _PER_CORE * num_cores)
     return Extent(
         train=num_train,
         test=num_test,
         corrupted=corrupted,
+        occluded=occluded,
+        compared=compared,
         trial_train=min(num_train, train),
         trial_test=min(num_test, handful),
-        trial_corrupted=min(corrupted, _handful(_CORRUPTED_AT_224, recipe.data.image_px, _MOST_CORRUPTED)),
+        trial_corrupted=min(corrupted, few),
+        trial_occluded=min(occluded, few),
+        trial_compared=min(compared, max(_FEWEST_COMPARED, few)),
     )
 
 
@@ -87,17 +101,40 @@ def trial_recipe(recipe: Recipe, extent: Extent, running: Set[str]) -> Recipe:
     """
     changes: dict[str, Any] = {
         "data": {"max_train_images": max(1, extent.trial_train), "max_test_images": max(1, extent.trial_test)},
-        "evaluate": {"corruptions": {"max_images": max(1, extent.trial_corrupted), "severities": [3]}},
+        "evaluate": {
+            "corruptions": {"max_images": max(1, extent.trial_corrupted), "severities": [3]},
+            "occlusion": {"max_images": max(1, extent.trial_occluded)},
+            "similarity": {"max_images": extent.trial_compared, "batch_size": extent.trial_compared},
+            "sets": [],
+        },
         "export": {"max_flipped_share": 1.0, "max_abs_logit_diff": 1e6},  # a trial's student proves nothing
         "profile": {"repeats": PROFILE_REPEATS, "warmup": PROFILE_WARMUP},
     }
-    if recipe.evaluate is not None:
+    if recipe.evaluate is not None and recipe.evaluate.batch_size is not None:
         changes["evaluate"]["batch_size"] = max(1, min(recipe.evaluate.batch_size, extent.trial_test // _EVALUATE_BATCHES))
     for name, settings in training_of(recipe).items():
         steps = min(NUM_STEPS, num_steps_of(settings.epochs, settings.batch_size, extent.train)) if name in running else 1
         epochs = steps / max(1, extent.trial_train // settings.batch_size)
         changes[name] = {"epochs": epochs, "warmup_epochs": 0.0, "base_lr": 1e-8, "min_lr": 0.0, "loss_band": None}
     return with_values(recipe, changes)
+
+
+def evaluation_factors(settings: EvaluateSettings, extent: Extent, set_images: int) -> list[float]:
+    """How many times as much the run does of each pass that its trial makes over the test images, in their order.
+
+    Args:
+        settings: What the run measures.
+        extent: Images of both.
+        set_images: Images of the other sets, which the trial passes over.
+    """
+    factors = [(extent.test + set_images) / extent.trial_test]
+    if settings.corruptions is not None:
+        factors.append(len(settings.corruptions.severities) * extent.corrupted / extent.trial_corrupted)
+    if settings.occlusion is not None:
+        factors.append(extent.occluded / extent.trial_occluded)
+    if settings.similarity is not None:
+        factors.append(extent.compared / extent.trial_compared)
+    return factors
 
 
 def decoded_bytes(data: DataSettings, num_train: int, num_test: int) -> tuple[int, int]:

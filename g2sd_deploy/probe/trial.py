@@ -23,6 +23,7 @@ from g2sd_deploy.probe.sizing import (
     PROFILE_WARMUP,
     Extent,
     decoded_bytes,
+    evaluation_factors,
     extent_of,
     training_of,
     trial_recipe,
@@ -30,7 +31,7 @@ from g2sd_deploy.probe.sizing import (
 from g2sd_deploy.probe.watching import Watch, Watched
 from g2sd_deploy.progress import Progress
 from g2sd_deploy.runtime import CheckpointEvery, Runtime, Trial
-from g2sd_deploy.settings import Recipe, TrainSettings
+from g2sd_deploy.settings import EvaluateSettings, Recipe, TrainSettings
 
 _ROOM_BYTES = 2 << 30
 """Beside its images a trial writes a few networks."""
@@ -205,9 +206,8 @@ def _other(row: Estimate, recipe: Recipe, extent: Extent, artifact: Artifact, wa
             factors = [more_train, more_test][-len(series) :]
             seconds = estimates.stretched_seconds(watched.seconds, list(zip((one.seconds for one in series), factors, strict=True)))
         case "evaluate":
-            factors = [more_test] * len(series)
-            if recipe.evaluate is not None and (asked := recipe.evaluate.corruptions) is not None:
-                factors[-1] = len(asked.severities) * extent.corrupted / extent.trial_corrupted
+            assert recipe.evaluate is not None
+            factors = evaluation_factors(recipe.evaluate, extent, _images_of_sets(recipe.evaluate))
             seconds = estimates.stretched_seconds(watched.seconds, list(zip(settled, factors, strict=True)))
         case "export":
             seconds = estimates.stretched_seconds(watched.seconds, [(part, more_test) for part in settled])
@@ -219,6 +219,17 @@ def _other(row: Estimate, recipe: Recipe, extent: Extent, artifact: Artifact, wa
             seconds = watched.seconds
     grows = {"train_": more_train, "test_": more_test, "predictions-": more_test}
     return replace(row, seconds=seconds, disk_bytes=estimates.full_bytes(_sizes(artifact), grows))
+
+
+def _images_of_sets(settings: EvaluateSettings) -> int:
+    """Images of the other sets that are scored; a trial passes them over."""
+    if not settings.sets:
+        return 0
+    from g2sd_deploy.data.testsets import Options, open_all
+    from g2sd_deploy.data.testsets.catalogue import data_folder
+    from g2sd_deploy.zoo.places import places
+
+    return sum(len(test.samples) for test in open_all(settings.sets, options=Options(), home=data_folder(places())))
 
 
 def _sizes(artifact: Artifact) -> dict[str, int]:

@@ -21,7 +21,12 @@ def shrink_for_smoke(recipe: Recipe) -> Recipe:
             "data": images,
             **dict.fromkeys(("pretrain", "finetune", "specific", "baseline"), training),
             "generic": training | {"loss_band": None},  # five steps teach nothing
-            "evaluate": {"corruptions": {"max_images": 4, "severities": [3]}},
+            "evaluate": {
+                "corruptions": {"max_images": 4, "severities": [3]},
+                "occlusion": {"max_images": 4, "shares": [0.0, 0.5, 1.0]},
+                "similarity": {"max_images": BATCH_SIZE, "batch_size": BATCH_SIZE},
+                "sets": [],
+            },
             "profile": {"repeats": 10, "warmup": 2},
         },
     )

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from g2sd_deploy.report import formatting
-from g2sd_deploy.report.summary import MODELS, STAGES_THAT_TRAIN, LossPoint
+from g2sd_deploy.report.scores import MODELS, Interval, shown_name
+from g2sd_deploy.report.summary import STAGES_THAT_TRAIN, LossPoint
 from g2sd_deploy.report.svg import COLOURS, figure, inline_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_DRAWN_POINTS = 600
+_LETTER_PX = 6.5  # mean width in the legend
 LOG_SCALE_FROM = 8.0  # a curve that spans less than this factor is easier to read on a linear axis
 
 
@@ -30,10 +33,12 @@ def stage_series(stage: str) -> str:
 
 @dataclass(frozen=True)
 class Bars:
-    """One model's bars; values are fractions in [0, 1], None where it was not measured."""
+    """One model's bars in a colour; values are fractions in [0, 1], None where it was not measured; intervals, where there are any, too."""
 
     model: str
+    series: str
     values: Sequence[float | None]
+    intervals: Sequence[Interval | None] = ()
 
 
 @dataclass(frozen=True)
@@ -88,15 +93,25 @@ def loss_curve(stage: str, history: Sequence[LossPoint]) -> str:
         return inline_svg(drawn, f"loss-{stage}", f"Loss of stage {stage} over {epochs[-1]:g} epochs, smoothed: from {first} to {last}.")
 
 
-def robustness_bars(groups: Sequence[str], bars: Sequence[Bars]) -> str:
-    """Horizontal bars of top-1: one group per condition, one bar per model, the first group on top."""
+def top1_bars(name: str, groups: Sequence[str], bars: Sequence[Bars], description: str) -> str:
+    """Horizontal bars of top-1: one group per condition, one bar per model, the first group on top.
+
+    Args:
+        name: Of the chart, unique within the page.
+        groups: Names of the conditions.
+        bars: One per model, with a value for each group.
+        description: For readers who do not see it.
+    """
     height = 0.8 / len(bars)
     with figure(440, 54 + round(len(groups) * (14 + 10 * len(bars)))) as drawn:
         axes = drawn.subplots()
         for index, bar in enumerate(bars):
             middles = [group - 0.4 + height * (index + 0.5) for group in range(len(groups))]
             widths = [100 * (value or 0.0) for value in bar.values]
-            axes.barh(middles, widths, height=height * 0.86, color=COLOURS[series(bar.model)], label=formatting.label(bar.model))
+            axes.barh(middles, widths, height=height * 0.86, color=COLOURS[bar.series], label=bar.model)
+            spans = [(middle, 100 * ends[0], 100 * ends[1]) for middle, ends in zip(middles, bar.intervals, strict=False) if ends]
+            if spans:
+                axes.hlines(*zip(*spans, strict=True), color=COLOURS["ink"], linewidth=1.2)
         axes.set_yticks(range(len(groups)), list(groups))
         axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
         axes.set_ylim(len(groups) - 0.5, -0.5)
@@ -104,10 +119,28 @@ def robustness_bars(groups: Sequence[str], bars: Sequence[Bars]) -> str:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} %")
         axes.grid(axis="x")
         axes.spines["bottom"].set_visible(False)
-        drawn.legend(loc="outside upper left", ncols=len(bars), frameon=False, fontsize=10.5, handlelength=1.0, handleheight=0.8)
-        return inline_svg(
-            drawn, "robustness", "Top-1 accuracy of each model on clean images and under each corruption; the table holds the numbers."
-        )
+        legend(drawn, [bar.model for bar in bars], 440)
+        return inline_svg(drawn, name, description)
+
+
+def legend(drawn: Figure, models: Sequence[str], width_px: int) -> None:
+    """Names above the chart: in one row where they fit, else one below the other."""
+    needed = sum(30 + _LETTER_PX * len(model) for model in models)
+    ncols = len(models) if needed <= width_px else 1
+    most = int((width_px - 50) / _LETTER_PX)
+    names = [name if len(name) <= most else f"{name[: most - 1]}…" for name in map(shown_name, models)]
+    handles = drawn.axes[0].get_legend_handles_labels()[0]
+    drawn.legend(
+        handles,
+        names,
+        loc="outside upper left",
+        ncols=ncols,
+        frameon=False,
+        fontsize=10.5,
+        handlelength=1.0,
+        handleheight=0.8,
+        columnspacing=1.2,
+    )
 
 
 def accuracy_latency(marks: Sequence[Mark]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from g2sd_deploy.report import formatting
-from g2sd_deploy.report.summary import MODELS, RunSummary
+from g2sd_deploy.report.scores import MODELS
+from g2sd_deploy.report.summary import RunSummary
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,7 +49,7 @@ def _cells(run: RunSummary, model: str) -> tuple[str, ...]:
     if scores is None:
         return (*[formatting.MISSING] * (len(_COLUMNS) - 1), *timed)
     return (
-        formatting.significant(scores.num_parameters / 1e6),
+        formatting.millions(scores.num_parameters).removesuffix(" M"),
         formatting.significant(scores.model_mib),
         _percent(scores.clean.top1),
         _percent(run.share_of_teacher(model), 1),

@@ -1,7 +1,11 @@
 """What a page is made of, before it is HTML or Markdown. Strings here are plain text; the templates escape them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from g2sd_deploy.report.formatting import MISSING
+
+_PAIRED_COLUMNS = 5  # a wider table would have to be scrolled
 
 Tone = Literal["plain", "good", "bad", "idle"]
 
@@ -15,11 +19,25 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
-    """Cells, one per column. `model` puts that model's colour beside the first cell; `strong` marks what ships."""
+class Measured:
+    """A number and its 95 % interval, as text."""
 
-    cells: tuple[str, ...]
-    model: str = ""
+    text: str
+    interval: str
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.interval})"
+
+
+Cell = str | Measured
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells, one per column. `series` names the colour beside the first cell; `strong` marks what ships."""
+
+    cells: tuple[Cell, ...]
+    series: str = ""
     strong: bool = False
     tone: Tone = "plain"
 
@@ -37,6 +55,12 @@ class Table:
 
     def __post_init__(self) -> None:
         assert all(len(row.cells) == len(self.columns) for row in self.rows), self.title
+
+    def without_empty_columns(self) -> "Table":
+        """The table without columns in which no row has anything."""
+        kept = [index for index in range(len(self.columns)) if any(row.cells[index] not in ("", MISSING) for row in self.rows)]
+        rows = tuple(replace(row, cells=tuple(row.cells[index] for index in kept)) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[index] for index in kept), rows=rows)
 
 
 @dataclass(frozen=True)
@@ -106,6 +130,14 @@ class Section:
     title: str
     lead: str
     blocks: tuple[Block, ...]
+
+    @property
+    def paired(self) -> bool:
+        """Does the page put the chart that comes first beside the table that follows it?"""
+        match self.blocks[:2]:
+            case (Chart(), Table(columns=columns)):
+                return len(columns) <= _PAIRED_COLUMNS
+        return False
 
 
 @dataclass(frozen=True)

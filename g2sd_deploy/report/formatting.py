@@ -1,6 +1,7 @@
 """Numbers as text, with the digits a reader can use. None is an en dash everywhere."""
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 MISSING = "–"
@@ -92,6 +93,27 @@ def moment(finished_at: str) -> str:
     except ValueError:
         return finished_at
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if when.tzinfo else f"{when:%Y-%m-%d %H:%M}"
+
+
+def percent_range(ends: tuple[float, float], digits: int = 2) -> str:
+    """The ends of an interval of fractions, in percent without the sign: (0.8857, 0.9027) -> '88.57–90.27'."""
+    return f"{100 * ends[0]:.{digits}f}–{100 * ends[1]:.{digits}f}"
+
+
+def number_range(ends: tuple[float, float]) -> str:
+    """The ends of an interval, to three decimals or, where these say little, three digits: (0.2671, 0.2823) -> '0.267–0.282'."""
+    return "–".join(f"{end:.3f}" if abs(end) >= 0.1 else significant(end) for end in ends)
+
+
+def channels(values: Sequence[float]) -> str:
+    """One number per channel, once where all are equal: (0.485, 0.456, 0.406) -> '.485 .456 .406', (0.5, 0.5, 0.5) -> '.5'."""
+    shown = [f"{value:.3f}".rstrip("0").rstrip(".").replace("0.", ".", 1) if 0 < value < 1 else f"{value:.4g}" for value in values]
+    return shown[0] if len(set(shown)) == 1 else " ".join(shown)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a person lists them: 'a, b and c'."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def label(name: str) -> str:

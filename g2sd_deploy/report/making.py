@@ -153,7 +153,7 @@ def _training_row(training: Training) -> Row:
         formatting.duration(training.train_seconds),
         training.device or formatting.MISSING,
     )
-    return Row(cells, model=charts.stage_series(training.stage))
+    return Row(cells, series=charts.stage_series(training.stage))
 
 
 def _stage_row(stage: StageRecord) -> Row:

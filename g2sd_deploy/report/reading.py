@@ -9,18 +9,16 @@ from typing import cast, get_args
 
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.report.fields import Fields, object_from_text, read_object
+from g2sd_deploy.report.reading_scores import read_evaluation
 from g2sd_deploy.report.summary import (
     STAGES,
     TRAINING_STAGES,
     DataFacts,
-    Evaluation,
     Export,
     Latency,
     LossPoint,
-    ModelScores,
     Parity,
     RunSummary,
-    Scores,
     StageRecord,
     TeacherFacts,
     Training,
@@ -70,7 +68,7 @@ def read_run(folder: Path) -> RunSummary:
         data=_data(found["data"]) if "data" in found else None,
         teacher=_teacher(found["teacher"].metrics) if "teacher" in found else None,
         training={stage: _training(stage, found[stage]) for stage in TRAINING_STAGES if stage in found},
-        evaluation=_evaluation(found["evaluate"].metrics) if "evaluate" in found else None,
+        evaluation=read_evaluation(found["evaluate"].metrics, of_a_run=True) if "evaluate" in found else None,
         export=_export(found["export"]) if "export" in found else None,
         latency=tuple(_latency(row) for row in found["profile"].metrics.children("rows")) if "profile" in found else (),
     )
@@ -150,46 +148,6 @@ def _history(path: Path, where: str) -> tuple[LossPoint, ...]:
     lines = [(number, line) for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1) if line.strip()]
     rows = [object_from_text(line, f"{where} line {number}") for number, line in lines]
     return tuple(LossPoint(row.count("step"), row.number("epoch"), row.number("loss"), row.maybe_number("lr")) for row in rows)
-
-
-def _scores(fields: Fields) -> Scores:
-    return Scores(
-        top1=fields.number("top1"),
-        top5=fields.maybe_number("top5"),
-        nll=fields.maybe_number("nll"),
-        ece=fields.maybe_number("ece"),
-        num_images=fields.maybe_count("num_images"),
-    )
-
-
-def _model_scores(name: str, fields: Fields) -> ModelScores:
-    corruptions = fields.maybe_child("corruptions").named_children()
-    return ModelScores(
-        name=name,
-        num_parameters=fields.count("num_parameters"),
-        model_mib=fields.number("model_mib"),
-        clean=_scores(fields.child("clean")),
-        corruptions={corruption: _severities(levels) for corruption, levels in corruptions.items()},
-        mean_corruption_top1=fields.maybe_number("mean_corruption_top1"),
-    )
-
-
-def _severities(fields: Fields) -> dict[int, Scores]:
-    levels = fields.named_children()
-    if not levels or not all(level.isdecimal() for level in levels):
-        raise UserError(
-            f"{fields.where} has the severities {sorted(levels)}, wanted whole numbers from 1. Run evaluate again with --force."
-        )
-    return {int(level): _scores(levels[level]) for level in sorted(levels, key=int)}
-
-
-def _evaluation(metrics: Fields) -> Evaluation:
-    return Evaluation(
-        models={name: _model_scores(name, fields) for name, fields in metrics.child("models").named_children().items()},
-        num_corruption_images=metrics.maybe_count("num_corruption_images") or 0,
-        corruption_note=metrics.maybe_text("corruption_note"),
-        agreement=metrics.numbers("agreement"),
-    )
 
 
 def _export(artifact: _Artifact) -> Export:

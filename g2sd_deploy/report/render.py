@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from g2sd_deploy.report import formatting, making, results
-from g2sd_deploy.report.document import Document
+from g2sd_deploy.report import accuracy, formatting, invariance, making, other_sets, papers, results
+from g2sd_deploy.report.document import Document, Section
 from g2sd_deploy.report.headline import build_headline
 from g2sd_deploy.report.summary import RunSummary
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
+
+_LONG_NAME = 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,11 @@ def render_report(run: RunSummary) -> Rendered:
     Returns:
         One HTML page that loads nothing, and the same content as GitHub Markdown. Equal runs give equal bytes.
     """
-    document = build_document(run)
+    return render_document(build_document(run))
+
+
+def render_document(document: Document) -> Rendered:
+    """A document as one HTML page that loads nothing, and as GitHub Markdown."""
     css = files(__package__).joinpath("templates/report.css").read_text(encoding="utf-8")
     return Rendered(
         html=_html_environment().get_template("report.html.jinja").render(document=document, css=css),
@@ -56,8 +63,9 @@ def build_document(run: RunSummary) -> Document:
         footer=f"g2sd-deploy {version}".strip() + ". Every number comes from the artifacts of this run; the report measures nothing.",
         headline=build_headline(run),
         sections=(
-            results.accuracy_section(run),
-            results.robustness_section(run),
+            accuracy.accuracy_section(run),
+            accuracy.robustness_section(run),
+            *_further_sections(run),
             results.parity_section(run),
             results.latency_section(run),
             making.bundle_section(run),
@@ -67,6 +75,20 @@ def build_document(run: RunSummary) -> Document:
             making.environment_section(run),
         ),
     )
+
+
+def _further_sections(run: RunSummary) -> tuple[Section, ...]:
+    """What the evaluation measured beyond accuracy and regenerated corruptions."""
+    if run.evaluation is None:
+        return ()
+    paper = papers.paper_row(run)
+    found = (
+        other_sets.sets_section(run.evaluation, paper),
+        *other_sets.corrupted_sets_sections(run.evaluation, paper),
+        invariance.occlusion_section(run.evaluation),
+        invariance.similarity_section(run.evaluation),
+    )
+    return tuple(section for section in found if section)
 
 
 def escape_markdown(value: object) -> str:
@@ -96,12 +118,21 @@ def tie(text: str) -> str:
     return re.sub(r"(?<=\d) (?=(?:%|M|MiB|ms|s|min|h|px|pp)\b|%)", "\u00a0", text)
 
 
+def breakable(text: str) -> Markup:
+    """Let a long name of a model break after a dash, dot, slash or underscore."""
+    from markupsafe import Markup, escape
+
+    shown = str(escape(text))
+    return Markup(re.sub(r"(?<=[-._/])(?=\w)", "<wbr>", shown) if len(text) > _LONG_NAME else shown)
+
+
 def _html_environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("g2sd_deploy.report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["tie"] = tie
+    environment.filters["breakable"] = breakable
     return environment
 
 

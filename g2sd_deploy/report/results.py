@@ -1,11 +1,11 @@
-"""Sections about the result: accuracy, robustness, parity, latency, size. Means over severities are the only arithmetic."""
+"""Sections about the exported result: parity, latency, size."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from g2sd_deploy.report import charts, formatting
 from g2sd_deploy.report.document import Block, Chart, Column, Note, Row, Section, Table
 from g2sd_deploy.report.headline import parity_notice, sentence
-from g2sd_deploy.report.summary import STAGES_THAT_TRAIN, Export, Latency, ModelScores, Parity, RunSummary, Scores
+from g2sd_deploy.report.summary import Export, Latency, Parity, RunSummary
 
 _UNITS: Mapping[str, Callable[[float | None], str]] = {
     "max_abs_logit_diff": formatting.scientific,
@@ -20,48 +20,6 @@ _UNITS: Mapping[str, Callable[[float | None], str]] = {
 def not_run(run: RunSummary, stage: str) -> Note:
     """The block that stands in for a stage that did not run."""
     return Note(sentence(run.absent[stage]), "Not run", "idle")
-
-
-def accuracy_section(run: RunSummary) -> Section:
-    """Clean accuracy and calibration of every model, and what each cost to train."""
-    models = run.scored_models()
-    if not models:
-        return Section("accuracy", "Accuracy", "", (not_run(run, "evaluate"),))
-    images = models[0].clean.num_images
-    columns = ("Model", "Parameters", "Size", "Top-1", "Of teacher", "Top-5", "NLL", "ECE", "Same as teacher", "Training")
-    table = Table(
-        title="Accuracy on clean test images",
-        columns=tuple(Column(title, numeric=index > 0) for index, title in enumerate(columns)),
-        rows=tuple(_accuracy_row(run, scores) for scores in models),
-        caption="Higher top-1 and top-5 are better; lower NLL (negative log-likelihood) and ECE (expected calibration error) are better. "
-        "Same as teacher: share of images on which both decide alike. " + _budget(run),
-    )
-    lead = f"Top-1 on {formatting.count(images)} held-out test images." if images else "Top-1 on held-out test images."
-    return Section("accuracy", "Accuracy", lead, (table,))
-
-
-def robustness_section(run: RunSummary) -> Section:
-    """Top-1 under corruptions: mean over severities as bars and numbers, and every severity on demand."""
-    models = [scores for scores in run.scored_models() if scores.corruptions]
-    if not models or run.evaluation is None:
-        reason = not_run(run, "evaluate") if run.evaluation is None else Note("The recipe evaluates no corruptions.", "Not run", "idle")
-        return Section("robustness", "Robustness", "", (reason,))
-    severities = sorted({level for scores in models for levels in scores.corruptions.values() for level in levels})
-    reach = f"severities {severities[0]} to {severities[-1]}" if len(severities) > 1 else f"severity {severities[0]}"
-    num_corruptions, num_images = formatting.count(len(_corruption_names(models))), formatting.count(run.evaluation.num_corruption_images)
-    lead = f"{num_corruptions} corruptions at {reach}, {num_images} test images each."
-    conditions = _conditions(models)
-    bars = [charts.Bars(scores.name, [values[index] for _, values in conditions]) for index, scores in enumerate(models)]
-    chart = Chart(
-        "Top-1 under corruption", charts.robustness_bars([name for name, _ in conditions], bars), "Top-1; longer bars are better."
-    )
-    table = Table(
-        title="Top-1 under corruption",
-        columns=(Column("Condition"), *(Column(formatting.label(scores.name), numeric=True) for scores in models)),
-        rows=tuple(Row((name, *map(formatting.percent, values)), strong=place < 2) for place, (name, values) in enumerate(conditions)),
-        caption=f"Top-1, mean over {reach}; higher is better. {run.evaluation.corruption_note}".strip(),
-    )
-    return Section("robustness", "Robustness", lead, (chart, table, _every_severity(models, severities)))
 
 
 def parity_section(run: RunSummary) -> Section:
@@ -108,10 +66,11 @@ def _latency_table(run: RunSummary) -> Table | Note:
 
 def _sizes(run: RunSummary) -> tuple[Block, ...]:
     """Parameters and bytes of every model and of what ships."""
+    series = run.evaluation.series() if run.evaluation else {}
     rows = [
         Row(
             (f"{formatting.label(scores.name)} weights", formatting.millions(scores.num_parameters), formatting.mib(scores.model_mib)),
-            scores.name,
+            series[scores.name],
         )
         for scores in run.scored_models()
     ]
@@ -124,84 +83,6 @@ def _sizes(run: RunSummary) -> tuple[Block, ...]:
             Table("Size on disk", (Column("What"), Column("Parameters", numeric=True), Column("Size", numeric=True)), tuple(rows), caption)
         )
     return tuple(blocks)
-
-
-def _corruption_names(models: Sequence[ModelScores]) -> list[str]:
-    return list(dict.fromkeys(name for scores in models for name in scores.corruptions))
-
-
-def _conditions(models: Sequence[ModelScores]) -> list[tuple[str, list[float | None]]]:
-    """Name of each condition and top-1 of each model under it: clean, the mean, then every corruption."""
-    clean: list[float | None] = [scores.clean.top1 for scores in models]
-    rows = [("Clean", clean), ("Mean of corruptions", [scores.mean_corruption_top1 for scores in models])]
-    for name in _corruption_names(models):
-        rows.append((formatting.label(name), [_mean(scores.corruptions.get(name), _top1) for scores in models]))
-    return rows
-
-
-def _accuracy_row(run: RunSummary, scores: ModelScores) -> Row:
-    agreement = run.evaluation.agreement.get(scores.name) if run.evaluation else None
-    cells = (
-        formatting.label(scores.name),
-        formatting.millions(scores.num_parameters),
-        formatting.mib(scores.model_mib),
-        formatting.percent(scores.clean.top1),
-        formatting.percent(run.share_of_teacher(scores.name), 1),
-        formatting.percent(scores.clean.top5),
-        formatting.significant(scores.clean.nll),
-        formatting.percent(scores.clean.ece),
-        formatting.percent(agreement, 1),
-        formatting.duration(run.train_seconds(scores.name)),
-    )
-    return Row(cells, model=scores.name, strong=scores.name == "student")
-
-
-def _budget(run: RunSummary) -> str:
-    """What the student and the baseline were given, in seconds, so that the comparison can be judged."""
-    parts = []
-    stages = [run.training[stage] for stage in STAGES_THAT_TRAIN["student"] if stage in run.training]
-    if stages:
-        spent = " + ".join(f"{formatting.duration(stage.train_seconds)} {stage.stage} ({stage.method})" for stage in stages)
-        parts.append(f"Student: {spent}.")
-    if "baseline" in run.training:
-        spent = formatting.duration(run.training["baseline"].train_seconds)
-        parts.append(f"Baseline: the student’s architecture trained on labels alone for {spent}.")
-    if run.teacher:
-        parts.append(f"The teacher was not trained in this run (source: {run.teacher.source}).")
-    return " ".join(parts)
-
-
-def _top1(scores: Scores) -> float | None:
-    return scores.top1
-
-
-def _mean(levels: Mapping[int, Scores] | None, of: Callable[[Scores], float | None]) -> float | None:
-    """Mean over severities; None where a severity lacks the number."""
-    values = [of(scores) for scores in (levels or {}).values()]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
-def _every_severity(models: list[ModelScores], severities: list[int]) -> Table:
-    titles = ["Corruption", "Model", *(f"Severity {level}" for level in severities), "Mean top-5", "Mean NLL", "Mean ECE"]
-    rows = []
-    for corruption in _corruption_names(models):
-        for scores in models:
-            levels = scores.corruptions.get(corruption, {})
-            top1 = [formatting.percent(levels[level].top1 if level in levels else None) for level in severities]
-            top5 = formatting.percent(_mean(levels, lambda found: found.top5))
-            nll = formatting.significant(_mean(levels, lambda found: found.nll))
-            ece = formatting.percent(_mean(levels, lambda found: found.ece))
-            cells = (formatting.label(corruption), formatting.label(scores.name), *top1, top5, nll, ece)
-            rows.append(Row(cells, strong=scores.name == "student"))
-    columns = tuple(Column(title, numeric=index > 1) for index, title in enumerate(titles))
-    return Table(
-        "Top-1 at every severity",
-        columns,
-        tuple(rows),
-        "Severity columns are top-1; the last three are means over the severities.",
-        folded=True,
-    )
 
 
 def _parity_table(parity: Parity) -> Table:
@@ -257,7 +138,7 @@ def _latency_row(row: Latency) -> Row:
         formatting.count(row.num_samples),
         formatting.count(row.warmup),
     )
-    return Row(cells, model=row.model, strong=row.model == "student" and row.runtime != "torch")
+    return Row(cells, series=charts.series(row.model), strong=row.model == "student" and row.runtime != "torch")
 
 
 def _export_rows(export: Export) -> list[Row]:

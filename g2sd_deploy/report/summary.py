@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from g2sd_deploy.report.scores import Evaluation, ModelScores
+
 Verdict = Literal["passed", "failed", "not_run"]
 
 STAGES = ("data", "teacher", "pretrain", "finetune", "generic", "specific", "baseline", "evaluate", "export", "profile")
 TRAINING_STAGES = ("pretrain", "finetune", "generic", "specific", "baseline")
-MODELS = ("teacher", "student", "baseline")
 STAGES_THAT_TRAIN: Mapping[str, tuple[str, ...]] = {
     "teacher": ("pretrain", "finetune"),
     "student": ("generic", "specific"),
@@ -84,39 +85,6 @@ class Training:
     history: tuple[LossPoint, ...]
     warnings: tuple[str, ...] = ()
     loss_band: tuple[Verdict, str] | None = None
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Accuracy and calibration on one set of images."""
-
-    top1: float
-    top5: float | None
-    nll: float | None
-    ece: float | None
-    num_images: int | None
-
-
-@dataclass(frozen=True)
-class ModelScores:
-    """One model on clean and on corrupted images; `corruptions` is name -> severity -> scores."""
-
-    name: str
-    num_parameters: int
-    model_mib: float
-    clean: Scores
-    corruptions: Mapping[str, Mapping[int, Scores]]
-    mean_corruption_top1: float | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All models that were scored; `agreement` is the share of images decided as the teacher decides."""
-
-    models: Mapping[str, ModelScores]
-    num_corruption_images: int
-    corruption_note: str
-    agreement: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -198,10 +166,8 @@ class RunSummary:
         return self.evaluation.models.get(model) if self.evaluation else None
 
     def scored_models(self) -> tuple[ModelScores, ...]:
-        """Evaluated models: teacher, student, baseline, then any others by name."""
-        found = self.evaluation.models if self.evaluation else {}
-        others = sorted(name for name in found if name not in MODELS)
-        return tuple(found[name] for name in (*MODELS, *others) if name in found)
+        """Evaluated models: teacher, student, baseline, then any others."""
+        return self.evaluation.ordered() if self.evaluation else ()
 
     def share_of_teacher(self, model: str) -> float | None:
         """Top-1 of a model over the teacher's, None where either is unknown."""
@@ -211,7 +177,9 @@ class RunSummary:
     def times_smaller(self, model: str) -> float | None:
         """Parameters of the teacher over those of a model, None where either is unknown."""
         teacher, other = self.scores("teacher"), self.scores(model)
-        return teacher.num_parameters / other.num_parameters if teacher and other and other.num_parameters else None
+        if not (teacher and other and teacher.num_parameters and other.num_parameters):
+            return None
+        return teacher.num_parameters / other.num_parameters
 
     def train_seconds(self, model: str) -> float | None:
         """Training time of a model over its stages, None where this run did not train it."""

@@ -12,7 +12,15 @@ from g2sd_deploy.settings.generic import (
     TinymimSettings,
 )
 from g2sd_deploy.settings.networks import DecoderSettings, EncoderSettings
-from g2sd_deploy.settings.outcome import CorruptionSettings, EvaluateSettings, ExportSettings, ProfileSettings, ReportSettings
+from g2sd_deploy.settings.outcome import (
+    CorruptionSettings,
+    EvaluateSettings,
+    ExportSettings,
+    OcclusionSettings,
+    ProfileSettings,
+    ReportSettings,
+    SimilaritySettings,
+)
 from g2sd_deploy.settings.recipe import Recipe
 from g2sd_deploy.settings.specific import (
     CustomSpecificSettings,
@@ -55,12 +63,14 @@ __all__ = [
     "MaeSettings",
     "MixSettings",
     "NkdSettings",
+    "OcclusionSettings",
     "Precision",
     "PretextTrainSettings",
     "PretrainSettings",
     "ProfileSettings",
     "Recipe",
     "ReportSettings",
+    "SimilaritySettings",
     "SoftDistillationSettings",
     "SpecificSettings",
     "TeacherSettings",

@@ -1,8 +1,8 @@
 """What is done with a trained student."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from g2sd_deploy.data.corruptions import CorruptionName
 from g2sd_deploy.settings.base import Fraction, Positive, Settings
@@ -19,13 +19,51 @@ class CorruptionSettings(Settings):
     """Test images to corrupt, spread evenly over the test set."""
 
 
-class EvaluateSettings(Settings):
-    """Accuracy of teacher, student and baseline."""
+class OcclusionSettings(Settings):
+    """Accuracy while patches of the image are removed, at random, the most salient first, and the least salient first."""
 
-    batch_size: PositiveInt = 500
-    """Images per forward pass."""
+    shares: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    """Shares of the patches to remove; 0 is needed, for accuracy is told relative to it."""
+    max_images: PositiveInt = 1000
+    """Test images to occlude, spread evenly over the test set."""
+
+    @model_validator(mode="after")
+    def _begins_with_none(self) -> Self:
+        if self.shares[0] != 0 or list(self.shares) != sorted(set(self.shares)):
+            raise ValueError(f"shares are {list(self.shares)}; they have to ascend from 0")
+        return self
+
+
+class SimilaritySettings(Settings):
+    """How alike the layers of teacher and student are (CKA), and how far their heads look."""
+
+    max_images: Annotated[int, Field(ge=8)] = 512
+    """Test images to look at, spread evenly over the test set; what is left of whole batches is not looked at."""
+    batch_size: Annotated[int, Field(ge=4)] = 64
+    """Images that are compared with each other at a time."""
+
+    @model_validator(mode="after")
+    def _has_a_batch(self) -> Self:
+        if self.batch_size > self.max_images:
+            raise ValueError(f"batch_size is {self.batch_size}, more than max_images {self.max_images}")
+        return self
+
+
+class EvaluateSettings(Settings):
+    """Accuracy, calibration and agreement of teacher, student and baseline, on the test images and on other sets."""
+
+    batch_size: PositiveInt | None = None
+    """Images per forward pass; chosen by the size of the input and the device when left out."""
     corruptions: CorruptionSettings | None = None
     """Robustness; not measured when left out."""
+    occlusion: OcclusionSettings | None = None
+    """Occlusion invariance; not measured when left out."""
+    similarity: SimilaritySettings | None = None
+    """Similarity of layers before and after each stage; not measured when left out."""
+    sets: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Other sets to score every model on: NAME as `g2sd data sets` lists them, or NAME=FOLDER."""
+    max_bad_images: NonNegativeInt = 0
+    """Images of each of these sets that may be unusable; they are left out and counted."""
 
 
 class ExportSettings(Settings):

@@ -1,21 +1,30 @@
-"""Evaluation stage: teacher, student and baseline on the same test images, clean and corrupted."""
+"""Evaluation stage: teacher, student and baseline on the same images, clean, corrupted and occluded, and the similarity of their layers."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from g2sd_deploy.artifact import Made
-from g2sd_deploy.data.corruptions import corruption_note
-from g2sd_deploy.evaluation.metrics import agreement, classification_metrics, top1_confidence
-from g2sd_deploy.evaluation.scoring import logits_of, mean_top1, score_corruptions
-from g2sd_deploy.predictors import Predictor, classifier_predictor
-from g2sd_deploy.settings import EvaluateSettings
-from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, Dataset, open_dataset
-from g2sd_export.edge.runner import Runner
+from g2sd_deploy.data.testsets import Options, Scoring, TestSet, open_all
+from g2sd_deploy.data.testsets.catalogue import data_folder
+from g2sd_deploy.evaluation.evaluating import Evaluator
+from g2sd_deploy.evaluation.layers import layer_reader, open_layers
+from g2sd_deploy.evaluation.predictions import PredictionWriter
+from g2sd_deploy.evaluation.representation import Comparison, Network, compare_layers
+from g2sd_deploy.evaluation.running import GPU_BATCH
+from g2sd_deploy.models.checkpoint import load_encoder
+from g2sd_deploy.models.vit import Encoder
+from g2sd_deploy.predictors import Predictor, classifier_predictor, competitor_of, teacher_of
+from g2sd_deploy.randomness import torch_seed
+from g2sd_deploy.settings import EvaluateSettings, SimilaritySettings
+from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, Dataset, encoder_file, open_dataset
+from g2sd_deploy.zoo.places import places
+from g2sd_export.edge.preprocess import Preprocessing
 
 _MODELS = ("teacher", "student", "baseline")
-_BYTES_PER_MIB = 2**20
+CLEAN = "clean"
+"""The recipe's own test images, among the sets that are scored."""
 
 
 def run(context: Context) -> Made:
@@ -26,56 +35,84 @@ def run(context: Context) -> Made:
     predictors = {
         name: classifier_predictor(context.inputs[name].file(CLASSIFIER_FILE), context.device) for name in _MODELS if name in context.inputs
     }
-    runners = {name: predictor.open(None) for name, predictor in predictors.items()}
-    logits = {
-        name: logits_of(runner, dataset.test.images, settings.batch_size, partial(context.progress.update, note=name))
-        for name, runner in runners.items()
-    }
-    models = {name: _clean_scores(predictors[name], logits[name], dataset.test.labels) for name in predictors}
-    for name, values in logits.items():
-        top1, confidence = top1_confidence(values)
-        np.savez_compressed(
-            context.folder / f"predictions-{name}.npz",
-            index=np.arange(len(values)),
-            label=dataset.test.labels,
-            top1=top1,
-            prob_top1=confidence.astype(np.float32),
-        )
-    metrics: dict[str, Any] = {"models": models}
-    if "teacher" in logits:
-        metrics["agreement"] = {name: agreement(values, logits["teacher"]) for name, values in logits.items() if name != "teacher"}
-    if settings.corruptions is not None:
-        metrics |= _corruption_scores(context, dataset, settings, runners, models)
+    with PredictionWriter(context.folder, tuple(predictors)) as writer:
+        metrics = _scores(_evaluator(context, settings, predictors, writer), settings, _test_set(dataset))
+    if settings.similarity is not None:
+        metrics["similarity"] = _similarity(context, settings.similarity, dataset)
     return Made(metrics)
 
 
-def _clean_scores(predictor: Predictor, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    return {
-        "num_parameters": predictor.num_parameters,
-        "model_mib": predictor.model_bytes / _BYTES_PER_MIB,
-        "clean": classification_metrics(logits, labels).to_dict(),
-    }
+def _scores(evaluator: Evaluator, settings: EvaluateSettings, test: TestSet) -> dict[str, Any]:
+    scored = evaluator.score([test, *open_all(settings.sets, options=Options(), home=data_folder(places()))])
+    models = evaluator.described()
+    metrics: dict[str, Any] = {"models": models}
+    for name, sets in scored.models.items():
+        models[name]["clean"] = sets.pop(CLEAN)
+        models[name] |= {"sets": sets} if sets else {}
+    del scored.about[CLEAN]
+    metrics |= {"sets": scored.about} if scored.about else {}
+    if "teacher" in models:
+        metrics["agreement"] = {name: one["clean"]["agreement"]["same"] for name, one in models.items() if name != "teacher"}
+    return metrics | evaluator.stressed(test, settings, models)
 
 
-def _corruption_scores(
-    context: Context, dataset: Dataset, settings: EvaluateSettings, runners: dict[str, Runner], models: dict[str, Any]
-) -> dict[str, Any]:
-    """Add each model's robustness to its scores; returns what is common to all."""
-    asked = settings.corruptions
-    assert asked is not None
-    scores = score_corruptions(
-        runners,
-        dataset.test,
-        names=asked.names,
-        severities=asked.severities,
-        max_images=asked.max_images,
-        batch_size=settings.batch_size,
+def _test_set(dataset: Dataset) -> TestSet:
+    """The recipe's own test images, in the terms of the other sets."""
+    scoring = Scoring(CLEAN, np.asarray(dataset.test.labels), dataset.class_names, False, "the recipe's test images")
+    return TestSet("test images", dataset.test, (scoring,), fingerprint="")
+
+
+def _evaluator(context: Context, settings: EvaluateSettings, predictors: dict[str, Predictor], writer: PredictionWriter) -> Evaluator:
+    on_cpu = context.device.type == "cpu"
+    return Evaluator(
+        {name: competitor_of(one, threads=1 if on_cpu else None) for name, one in predictors.items()},
         seed=context.recipe.seed,
+        batch_size=settings.batch_size or (None if on_cpu else GPU_BATCH),
+        workers=context.runtime.num_threads,
         tick=context.progress.update,
+        teacher=teacher_of("teacher", predictors["teacher"], context.device) if "teacher" in predictors else None,
+        max_bad=settings.max_bad_images,
+        ranks=context.runtime.ranks,
+        writer=writer,
     )
-    for name, found in scores.items():
-        models[name] |= {"corruptions": found, "mean_corruption_top1": mean_top1(found)}
-    return {
-        "num_corruption_images": min(asked.max_images, len(dataset.test)),
-        "corruption_note": corruption_note(dataset.preprocessing.image_px),
-    }
+
+
+def _similarity(context: Context, settings: SimilaritySettings, dataset: Dataset) -> dict[str, Any]:
+    """The student's layers against the teacher's before and after each stage, and the baseline's."""
+    networks = networks_of(context, dataset.preprocessing)
+    places = {(one.name, one.when): place for place, one in enumerate(networks)}
+    masked, teacher = places.get(("masked teacher", "")), places.get(("teacher", ""))
+    before, between = places.get(("student", "initial")), places.get(("student", "generic"))
+    pairs = [
+        (masked, before, "before generic"),
+        (masked, between, "after generic"),
+        (teacher, between, "before specific"),
+        (teacher, places.get(("student", "specific")), "after specific"),
+        (teacher, places.get(("baseline", "")), "baseline"),
+    ]
+    comparisons = [Comparison(one, other, when) for one, other, when in pairs if one is not None and other is not None]
+    return compare_layers(
+        networks,
+        comparisons,
+        dataset.test,
+        settings=settings,
+        device=context.device,
+        tick=lambda done, total: context.progress.update(done, total, "similarity"),
+    )
+
+
+def networks_of(context: Context, fit: Preprocessing) -> list[Network]:
+    """Every encoder of the run; the student as it was before its first stage is made again from the seed."""
+    inputs = context.inputs
+    classifiers = [("teacher", "", "teacher"), ("student", "specific", "student"), ("baseline", "", "baseline")]
+    found = [("masked teacher", "", encoder_file(inputs["masked"]))] if "masked" in inputs else []
+    found += [("student", "generic", encoder_file(inputs["generic"]))] if "generic" in inputs else []
+    found += [(name, when, inputs[role].file(CLASSIFIER_FILE)) for name, when, role in classifiers if role in inputs]
+    networks = [Network(name, when, open_layers(file), fit) for name, when, file in found]
+    if "generic" in inputs:
+        spec = load_encoder(encoder_file(inputs["generic"])).spec
+        torch.manual_seed(torch_seed(context.recipe.seed, "weights/generic"))
+        networks.append(Network("student", "initial", layer_reader(Encoder(spec)), fit))
+    for network in networks:
+        network.reader.to(context.device)
+    return networks

@@ -10,7 +10,6 @@ import torch
 from g2sd_deploy import environment
 from g2sd_deploy.artifact import Made, sha256_of
 from g2sd_deploy.data.images import ImageSet, evenly_spread
-from g2sd_deploy.evaluation.scoring import logits_of
 from g2sd_deploy.evaluation.torch_runner import TorchRunner
 from g2sd_deploy.models.checkpoint import load_classifier
 from g2sd_deploy.settings import ExportSettings
@@ -92,7 +91,7 @@ def export_classifier(
         preprocessing=pre,
         class_names=file.class_names,
         sample_images=samples,
-        expected_logits=logits_of(reference, samples, len(samples)),
+        expected_logits=reference.infer(samples),
         tolerance=tolerance,
         parity=parity.to_dict(),
         provenance=provenance | {"recipe": name, "weights_sha256": weights_sha256, "tools": environment.tool_versions()},

@@ -1,5 +1,6 @@
 """Torch behind the interface that accuracy, parity and latency share."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import numpy as np
@@ -64,3 +65,21 @@ def test_threads_are_set_for_the_forward_pass_alone(fails: bool) -> None:
         runner.infer(images())
     assert model.seen[0][0] == before + 1
     assert torch.get_num_threads() == before
+
+
+def test_four_threads_at_once_get_the_bits_that_one_gets() -> None:
+    model = Classifier(EncoderSpec(8, 4, 1, width=16, depth=1, heads=2), 3, pooling="cls", token="g2sd")
+    runner = TorchRunner(model, PREPROCESSING, device=CPU, threads=1)
+    parts = [images(40)[start : start + 5] for start in range(0, 40, 5)] * 4
+    wanted = [runner.infer(part) for part in parts]
+    with ThreadPoolExecutor(4) as pool:
+        for got, want in zip(pool.map(runner.infer, parts), wanted, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+def test_the_gpu_answers_as_the_cpu() -> None:
+    model = Classifier(EncoderSpec(8, 4, 1, width=16, depth=1, heads=2), 3, pooling="cls", token="g2sd")
+    wanted = TorchRunner(model, PREPROCESSING, device=CPU).infer(images())
+    np.testing.assert_allclose(TorchRunner(model, PREPROCESSING, device=torch.device("cuda")).infer(images()), wanted, atol=1e-3)

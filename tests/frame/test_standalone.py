@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from g2sd_deploy.artifact import read_artifact
-
 G2sd = Callable[..., Any]
 ON = ("--on", "bundled:fashion-mnist", "--max-images", "40")
 
@@ -26,38 +24,6 @@ def rows_of(answer: Any) -> list[dict[str, Any]]:
     found = json.loads(answer.out)
     assert list(found) == ["rows"]
     return list(found["rows"])
-
-
-def test_a_stage_a_file_and_a_bundle_are_scored_as_the_run_scored_them(g2sd: G2sd, smoke_run: Any) -> None:
-    folder = smoke_run.folder
-    models = [
-        folder / "specific",
-        folder / "specific" / "classifier.safetensors",
-        folder / "export",
-        folder / "export" / "bundle",
-        folder / "teacher",
-    ]
-    rows = rows_of(g2sd("evaluate", *models, *ON, "--device", "cpu", "--json"))
-    assert [row["model"] for row in rows] == [str(path) for path in models]
-    assert [row["runtime"].split()[0] for row in rows] == ["torch", "torch", "onnxruntime", "onnxruntime", "torch"]
-    evaluated = read_artifact(folder / "evaluate")
-    assert evaluated is not None
-    for row, name in zip(rows, ("student", "student", "student", "student", "teacher"), strict=True):
-        wanted = evaluated.metrics["models"][name]["clean"]
-        assert row["num_images"] == 40
-        assert row["top1"] == wanted["top1"] and row["nll"] == pytest.approx(wanted["nll"], rel=1e-4)
-    assert rows[0]["parameters"] == pytest.approx(rows[2]["parameters"], rel=0.01)  # the exporter folds a few away
-
-
-def test_scores_are_shown_as_a_table(g2sd: G2sd, smoke_run: Any) -> None:
-    answer = g2sd("evaluate", smoke_run.folder / "specific", *ON)
-    assert answer.code == 0 and "top1" in answer.out and answer.err == ""
-
-
-def test_corruptions_are_scored_where_asked_for(g2sd: G2sd, smoke_run: Any) -> None:
-    arguments = ("evaluate", smoke_run.folder / "specific", "--on", "bundled:fashion-mnist", "--max-images", "8", "--json")
-    (row,) = rows_of(g2sd(*arguments, "--corruptions", "contrast, brightness"))
-    assert row["corrupted top1"] == pytest.approx((row["contrast"] + row["brightness"]) / 2)
 
 
 def test_an_exported_classifier_is_a_bundle_that_proves_itself(g2sd: G2sd, smoke_run: Any, tmp_path: Path, python: str) -> None:
@@ -99,9 +65,9 @@ def test_a_report_of_an_unfinished_run_is_written_into_it(g2sd: G2sd, own_run: P
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("gone", "{0}: there is no such model; give a classifier (.safetensors), a stage's folder or a bundle"),
+        ("gone.onnx", "{0}: there is no such model; give a classifier (.safetensors), a stage's folder, a bundle, an ONNX file, "),
         ("data", "{0}: holds neither classifier.safetensors nor a bundle's manifest.json; give a classifier (.safetensors), a stage's"),
-        ("run.json", "{0}: "),
+        ("run.json", "{0}: is a file of no known kind; give "),
         ("generic/generic.safetensors", "{0}: holds a generic model; wanted a classifier model here"),
     ],
 )
@@ -123,35 +89,12 @@ def test_what_cannot_be_exported_is_named(model: str, g2sd: G2sd, smoke_run: Any
 def test_a_damaged_stage_is_not_scored(g2sd: G2sd, own_run: Path) -> None:
     with (own_run / "specific" / "classifier.safetensors").open("ab") as file:
         file.write(b"\0")
-    assert "so it was changed or cut off after specific wrote it" in error_of(g2sd("evaluate", own_run / "specific", *ON))
+    for command in ("evaluate", "profile"):
+        arguments = ON if command == "evaluate" else ()
+        assert "so it was changed or cut off after specific wrote it" in error_of(g2sd(command, own_run / "specific", *arguments))
     assert "so it was changed or cut off after specific wrote it" in error_of(
         g2sd("export", own_run / "specific", *ON, "--out", own_run / "new")
     )
-
-
-def test_a_damaged_bundle_is_not_scored(g2sd: G2sd, own_run: Path, tmp_path: Path) -> None:
-    bundle = (own_run / "export" / "bundle").rename(tmp_path / "bundle")
-    with (bundle / "model.onnx").open("ab") as file:
-        file.write(b"\0")
-    assert "model.onnx" in error_of(g2sd("evaluate", bundle, *ON))
-
-
-def test_images_of_other_classes_are_refused(g2sd: G2sd, smoke_run: Any, make_idx_folder: Any, tmp_path: Path) -> None:
-    root = make_idx_folder(tmp_path / "digits")
-    error = error_of(g2sd("evaluate", smoke_run.folder / "specific", "--on", root))
-    assert error.startswith(f"--on {root}: its 10 classes (0, 1, 2, ...) are not the model's 10 (T-shirt/top, Trouser, Pullover, ...)")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--on", "gone"), "gone: there is no such folder"),
-        ((*ON, "--corruptions", "fogg"), "fog"),
-        ((*ON, "--split", "train", "--corruptions", "frost"), "frost"),
-    ],
-)
-def test_what_cannot_be_scored_is_named(arguments: tuple[str, ...], message: str, g2sd: G2sd, smoke_run: Any) -> None:
-    assert message in error_of(g2sd("evaluate", smoke_run.folder / "specific", *arguments))
 
 
 @pytest.mark.parametrize("batch", ["", "0", "1;8", "1,-8", "one", "\u0663\u00b2"])

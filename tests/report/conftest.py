@@ -5,6 +5,7 @@ import json
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,12 @@ class FakeRun:
 def full_run() -> FakeRun:
     """A quickstart: bundled teacher, two-stage student, baseline, export and profile; everything passed."""
     return quickstart_run()
+
+
+@pytest.fixture(scope="session")
+def full_run_factory() -> Callable[[], FakeRun]:
+    """Builds a full run that a test may change."""
+    return quickstart_run
 
 
 @pytest.fixture

@@ -24,6 +24,10 @@ CorruptionName = Literal[
 ]
 CORRUPTION_NAMES: tuple[CorruptionName, ...] = get_args(CorruptionName)
 SEVERITIES = (1, 2, 3, 4, 5)
+MEAN_CORRUPTIONS = (*CORRUPTION_NAMES[:8], "frost", *CORRUPTION_NAMES[8:])
+"""The 15 that ImageNet-C stores and that the mean corruption error is the mean of; frost alone is not regenerated here."""
+EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+"""Four more that ImageNet-C stores, for validation; part of no mean."""
 
 
 def corruption_from_name(text: str) -> CorruptionName:
