@@ -5,7 +5,7 @@ import signal
 import sys
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,34 +18,12 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from g2sd_deploy.data.findings import Finding
+
 _WIDE = 200
 _MOST_ROWS = 20
 _MIB = 1 << 20
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
-
-
-class Found(Protocol):
-    """One thing that is not as it should be, or that is worth knowing."""
-
-    @property
-    def severity(self) -> str:
-        """One of error, warning, note."""
-
-    @property
-    def problem(self) -> str:
-        """What it is, in a few words."""
-
-    @property
-    def name(self) -> str:
-        """Where it is."""
-
-    @property
-    def detail(self) -> str:
-        """What was found there; may be empty."""
-
-    @property
-    def advice(self) -> str:
-        """What to do."""
 
 
 def shown(name: str) -> str:
@@ -53,13 +31,13 @@ def shown(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def print_json(findings: "Sequence[Found]", **facts: Any) -> None:
+def print_json(findings: "Sequence[Finding]", **facts: Any) -> None:
     """Findings, the number of errors among them and other facts, as one JSON object on stdout."""
     errors = sum(finding.severity == "error" for finding in findings)
     typer.echo(json.dumps({**facts, "errors": errors, "findings": list(map(_plain, findings))}))
 
 
-def _plain(finding: Found) -> dict[str, str]:
+def _plain(finding: "Finding") -> dict[str, str]:
     return {
         "severity": finding.severity,
         "problem": finding.problem,
@@ -69,7 +47,7 @@ def _plain(finding: Found) -> dict[str, str]:
     }
 
 
-def print_findings(findings: "Sequence[Found]", looked_at: str, verdict: str) -> None:
+def print_findings(findings: "Sequence[Finding]", looked_at: str, verdict: str) -> None:
     """Findings as a table on stdout: notes of one kind share a row, and of other kinds the first ones are shown.
 
     Args:
@@ -93,7 +71,7 @@ def print_findings(findings: "Sequence[Found]", looked_at: str, verdict: str) ->
     printed = console(stderr=False)
     if findings:
         printed.print(table)
-    severities = Counter(finding.severity for finding in findings)
+    severities: Counter[str] = Counter(finding.severity for finding in findings)
     words = ", ".join(f"{severities[severity]:,} {severity}s" for severity in _STYLES)
     rest = "; --json lists each of them" if table.row_count < len(findings) else ""
     printed.print(f"looked at {looked_at}: {words}; {verdict}{rest}", soft_wrap=True, highlight=False)

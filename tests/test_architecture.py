@@ -93,7 +93,7 @@ TABLE: dict[str, str] = {
     "d.zoo",
     "d.doctor": "d.environment",
     "d.cli_errors": "d.errors",
-    "d.cli_output": "d.errors d.progress",
+    "d.cli_output": "d.data d.errors d.progress",
     "d.cli_runtime": "d.progress d.runtime d.signals",
     "d.cli_testsets": "d.cli_errors d.cli_output d.data d.errors d.zoo x.edge",
     "d.cli_data": "d.cli_errors d.cli_output d.cli_testsets d.data d.errors x.edge",

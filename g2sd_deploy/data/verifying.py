@@ -8,13 +8,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from g2sd_deploy.artifact import sha256_of
 from g2sd_deploy.data.encoding import TOO_MANY_PIXELS, open_image
+from g2sd_deploy.data.findings import Finding, Problems, Severity, finder
 from g2sd_deploy.data.images import BadImage, Samples
 from g2sd_deploy.data.manifest import MANIFEST, ManifestShard, read_manifest
 from g2sd_deploy.data.process_pool import map_in_order
@@ -24,7 +25,6 @@ from g2sd_deploy.data.sources.folder import FileSamples
 from g2sd_deploy.errors import UserError
 from g2sd_export.edge.preprocess import DECODE_ERRORS
 
-Severity = Literal["error", "warning", "note"]
 Tick = Callable[[int, int], None]
 """Called with the images that are done and those wanted."""
 
@@ -45,7 +45,7 @@ _FORMATS = {
 }
 
 # Problem -> how bad it is, and what to do. An error is what training or evaluation stops at or has to skip.
-PROBLEMS: dict[str, tuple[Severity, str]] = {
+PROBLEMS: Problems = {
     "empty file": ("error", "fetch it again, or remove it"),
     "truncated": ("error", "fetch it again, or remove it"),
     "not decodable": ("error", "replace it, or remove it"),
@@ -68,29 +68,7 @@ PROBLEMS: dict[str, tuple[Severity, str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is not as it should be.
-
-    Attributes:
-        problem: A key of `PROBLEMS`.
-        name: Image, folder or shard, as the source names it.
-        detail: What was found there; may be empty.
-    """
-
-    problem: str
-    name: str
-    detail: str = ""
-
-    @property
-    def severity(self) -> Severity:
-        """How bad it is."""
-        return PROBLEMS[self.problem][0]
-
-    @property
-    def advice(self) -> str:
-        """What to do."""
-        return PROBLEMS[self.problem][1]
+noted = finder(PROBLEMS)
 
 
 @dataclass
@@ -160,10 +138,10 @@ def verify_images(splits: Mapping[str, Samples], *, workers: int, tick: Tick) ->
         for (split, indices), looked in zip(_tasks(splits), answers, strict=True):
             for index, (digest, problems) in zip(indices, looked, strict=True):
                 name = splits[split].name(index)
-                findings += [Finding(problem, name, detail) for problem, detail in problems]
+                findings += [noted(problem, name, detail) for problem, detail in problems]
                 first_split, first = seen.setdefault(digest, (split, name))
                 if first_split != split and ("empty file", "0 bytes") not in problems:
-                    findings.append(Finding("in two splits", name, f"the same as {first}"))
+                    findings.append(noted("in two splits", name, f"the same as {first}"))
             done += len(indices)
             tick(done, total)
     return Verified({split: len(samples) for split, samples in splits.items()}, _sorted_by_severity(findings))
@@ -269,7 +247,7 @@ def look_at_labels(splits: Mapping[str, Samples], class_names: Sequence[str]) ->
         for split, samples in splits.items()
         for label in np.flatnonzero(np.bincount(samples.labels, minlength=len(class_names)) == 0)
     ]
-    return [Finding("no image of a class", f"{split}: {name}") for split, name in missing]
+    return [noted("no image of a class", f"{split}: {name}") for split, name in missing]
 
 
 def look_at_folders(root: Path, splits: Sequence[str], class_names: Sequence[str]) -> tuple[dict[str, Samples], list[Finding]]:
@@ -292,10 +270,10 @@ def look_at_folders(root: Path, splits: Sequence[str], class_names: Sequence[str
             folder = root / split / name
             images, others = _files(folder)
             if not folder.is_dir():
-                findings.append(Finding("missing class", f"{split}/{name}", "no such folder"))
+                findings.append(noted("missing class", f"{split}/{name}", "no such folder"))
             elif not images:
-                findings.append(Finding("empty class", f"{split}/{name}", f"{len(others)} files, none of them an image" if others else ""))
-            findings += [Finding("not read", other.relative_to(root).as_posix(), "no suffix of an image") for other in others]
+                findings.append(noted("empty class", f"{split}/{name}", f"{len(others)} files, none of them an image" if others else ""))
+            findings += [noted("not read", other.relative_to(root).as_posix(), "no suffix of an image") for other in others]
             files += images
             labels += [label] * len(images)
         samples[split] = FileSamples.of(root, files, np.array(labels, dtype=np.int64))
@@ -322,7 +300,7 @@ def look_at_shards(root: Path, splits: Sequence[str], *, workers: int) -> list[F
     shards = [shard for split in splits if split in held for shard in held[split].shards]
     with ThreadPoolExecutor(workers) as pool:
         details = pool.map(lambda shard: _damage(root / shard.file, shard), shards)
-        return [Finding("damaged shard", shard.file, detail) for shard, detail in zip(shards, details, strict=True) if detail]
+        return [noted("damaged shard", shard.file, detail) for shard, detail in zip(shards, details, strict=True) if detail]
 
 
 def _damage(path: Path, shard: ManifestShard) -> str:

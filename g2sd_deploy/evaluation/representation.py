@@ -12,7 +12,7 @@ from g2sd_deploy.data.images import BadImage, Samples, picks_of
 from g2sd_deploy.errors import RunFailed
 from g2sd_deploy.evaluation.attention import AttentionDistance
 from g2sd_deploy.evaluation.layers import LayerReader
-from g2sd_deploy.evaluation.similarity import Cka, Grams, grams_of
+from g2sd_deploy.evaluation.similarity import FEWEST_IMAGES, Cka, Grams, grams_of
 from g2sd_deploy.evaluation.variants import geometry
 from g2sd_deploy.settings import SimilaritySettings
 from g2sd_export.edge.preprocess import Preprocessing, normalise
@@ -69,14 +69,13 @@ def compare_layers(
         JSON values; CKA and distances are None where nothing can be said.
 
     Raises:
-        RunFailed: An image cannot be used, or there are fewer than one batch.
+        RunFailed: An image cannot be used, or there are fewer than 4.
     """
-    batch_size, picks = settings.batch_size, picks_of(len(samples), settings.max_images)
+    picks = picks_of(len(samples), settings.max_images)
+    batch_size = min(settings.batch_size, len(picks))
+    if batch_size < FEWEST_IMAGES:
+        raise RunFailed(f"the similarity of layers needs at least {FEWEST_IMAGES} images, and there are {len(picks)}")
     num = len(picks) // batch_size * batch_size
-    if not num:
-        raise RunFailed(
-            f"similarity needs at least one batch of {batch_size} images, and there are {len(picks)}; lower similarity.batch_size"
-        )
     pairs = [Cka() for _ in comparisons]
     distances = [
         AttentionDistance(grid=one.reader.grid, patch_px=one.reader.patch_px, num_prefix=one.reader.num_prefix) for one in networks

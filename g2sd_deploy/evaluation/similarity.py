@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-_FEWEST = 4
+FEWEST_IMAGES = 4
 _COLUMNS = 8192
 _ROUNDING = 1e-12
 """Energy of what varies between images, as a share of all: below it, float32 features hold nothing but rounding (about 1e-14)."""
@@ -110,8 +110,8 @@ def grams_of(layers: Iterable[Float[Tensor, "B ..."]]) -> Grams:
     """
     rows, energies = [], []
     for number, layer in enumerate(layers):
-        if len(layer) < _FEWEST:
-            raise ValueError(f"the batch has {len(layer)} images; unbiased CKA needs at least {_FEWEST}, so give larger batches")
+        if len(layer) < FEWEST_IMAGES:
+            raise ValueError(f"the batch has {len(layer)} images; unbiased CKA needs at least {FEWEST_IMAGES}, so give larger batches")
         gram, total = _gram(layer.detach().flatten(1))
         energy = np.array([np.trace(gram), total])
         if not np.isfinite(energy).all():

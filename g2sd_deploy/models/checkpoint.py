@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,16 +178,25 @@ def _description_of(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: its description of the model does not fit this version ({reason}); make the file again") from None
 
 
+def misfit_of(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], others: Iterable[str] = ()) -> str:
+    """What keeps weights from being those of a model; empty where nothing does.
+
+    Args:
+        wanted: The model's own.
+        weights: Those that it is to take.
+        others: Names of what else lies beside them.
+    """
+    missing, unknown = sorted(set(wanted) - set(weights)), sorted({*weights, *others} - set(wanted))
+    if missing or unknown:
+        return "; ".join(_listed(word, names) for word, names in (("missing", missing), ("unknown", unknown)) if names)
+    shapes = ((name, list(weights[name].shape), list(value.shape)) for name, value in wanted.items())
+    return next((f"{name} has shape {found} in place of {own}" for name, found, own in shapes if found != own), "")
+
+
 def _fill(path: Path, model: Model, weights: dict[str, Tensor]) -> Model:
     """Load every weight, or say which do not fit."""
-    wanted = model.state_dict()
-    missing, unknown = sorted(set(wanted) - set(weights)), sorted(set(weights) - set(wanted))
-    if missing or unknown:
-        listed = "; ".join(_listed(word, names) for word, names in (("missing", missing), ("unknown", unknown)) if names)
-        raise UserError(f"{path}: its weights are not those of the model it describes: {listed}")
-    for name, value in wanted.items():
-        if value.shape != weights[name].shape:
-            raise UserError(f"{path}: {name} has shape {list(weights[name].shape)}, but the model it describes needs {list(value.shape)}")
+    if misfit := misfit_of(model.state_dict(), weights):
+        raise UserError(f"{path}: its weights are not those of the model it describes: {misfit}")
     model.load_state_dict(weights)
     return model.eval()
 

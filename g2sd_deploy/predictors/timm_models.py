@@ -89,17 +89,12 @@ def _created(reference: str, name: str, weights: Path | None) -> Any:
 
 def _fill(path: Path, name: str, model: "nn.Module") -> None:
     """Load every weight, or say which do not fit."""
+    from g2sd_deploy.models.checkpoint import misfit_of
     from g2sd_deploy.zoo.weights import load_weights
 
     weights, left_out = load_weights(path)
-    wanted = model.state_dict()
-    missing, unknown = sorted(set(wanted) - set(weights)), sorted({*weights, *left_out} - set(wanted))
-    if missing or unknown:
-        listed = "; ".join(_listed(word, keys) for word, keys in (("missing", missing), ("unknown", unknown)) if keys)
-        raise UserError(f"{path}: its weights are not those of timm's {name}: {listed}")
-    for key, value in wanted.items():
-        if value.shape != weights[key].shape:
-            raise UserError(f"{path}: {key} has shape {list(weights[key].shape)}, but timm's {name} needs {list(value.shape)}")
+    if misfit := misfit_of(model.state_dict(), weights, left_out):
+        raise UserError(f"{path}: its weights are not those of timm's {name}: {misfit}")
     model.load_state_dict(weights)
 
 
@@ -162,7 +157,3 @@ def _class_names(model: Any) -> tuple[str, ...] | None:
     if subset is None:
         return None
     return tuple(ImageNetInfo(subset).label_names())  # type: ignore[no-untyped-call]
-
-
-def _listed(word: str, names: list[str]) -> str:
-    return f"{word} {', '.join(names[:_NAMED])}" + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -14,7 +14,7 @@ from g2sd_deploy.data import verifying
 from g2sd_deploy.data.encoding import Encoding
 from g2sd_deploy.data.preparing import Options, prepare
 from g2sd_deploy.data.sources import FolderSource
-from g2sd_deploy.data.verifying import PROBLEMS, Finding, Verified, look_at, verify
+from g2sd_deploy.data.verifying import PROBLEMS, Verified, look_at, noted, verify
 from g2sd_deploy.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -142,8 +142,8 @@ def test_findings_are_sorted_and_do_not_depend_on_the_workers(tmp_path: Path) ->
     here = [*FILES, "in two splits", "empty class", "missing class", "not read", "not read"]
     assert sorted(finding.problem for finding in found.findings) == sorted(here)
     by_problem = {finding.problem: finding for finding in found.findings}
-    assert by_problem["in two splits"] == Finding("in two splits", "train/cat/copy.jpg", "the same as test/cat/3.jpg")
-    assert by_problem["empty class"] == Finding("empty class", "test/eel", "1 files, none of them an image")
+    assert by_problem["in two splits"] == noted("in two splits", "train/cat/copy.jpg", "the same as test/cat/3.jpg")
+    assert by_problem["empty class"] == noted("empty class", "test/eel", "1 files, none of them an image")
     assert by_problem["missing class"].name == "train/eel"
     assert (found.count("error"), found.count("warning"), found.count("note")) == (7, 4, 6)
     assert verified(root, workers=3) == found
@@ -170,7 +170,7 @@ def test_a_flipped_bit_in_a_shard_is_found_by_its_hash(shards: Path) -> None:
     content[512 + 200] ^= 1  # within the first image's data
     (shards / "test-000001.tar").write_bytes(content)
     found = verified(shards, "shards")
-    assert Finding("damaged shard", "test-000001.tar", "not the manifest's SHA-256") in found.findings
+    assert noted("damaged shard", "test-000001.tar", "not the manifest's SHA-256") in found.findings
     assert found.num == {"test": 20, "train": 20}
 
 
@@ -181,8 +181,8 @@ def test_shards_that_are_cut_or_gone_are_told_before_their_images(shards: Path) 
     assert verified(shards, "shards") == Verified(
         {"test": 0, "train": 0},
         [
-            Finding("damaged shard", "test-000001.tar", f"3000 bytes instead of {len(whole)}"),
-            Finding("damaged shard", "train-000000.tar", "missing"),
+            noted("damaged shard", "test-000001.tar", f"3000 bytes instead of {len(whole)}"),
+            noted("damaged shard", "train-000000.tar", "missing"),
         ],
     )
 
@@ -196,7 +196,7 @@ def test_arrays_are_looked_at_too() -> None:
 def test_a_class_without_an_image_in_shards_is_a_warning() -> None:
     labels = np.array([0, 2, 2], dtype=np.int64)
     samples = verifying.look_at_labels({"test": FakeSamples(labels)}, ("cat", "dog", "eel"))  # type: ignore[dict-item]
-    assert samples == [Finding("no image of a class", "test: dog")] and samples[0].severity == "warning"
+    assert samples == [noted("no image of a class", "test: dog")] and samples[0].severity == "warning"
 
 
 class FakeSamples:

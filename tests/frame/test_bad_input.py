@@ -152,7 +152,7 @@ def test_weights_of_another_shape_are_refused(smoke: G2sd, tmp_path: Path) -> No
 
     rewrite(path, widen)
     error = error_of(smoke(f"teacher.masked={path}"))
-    assert re.fullmatch(rf"{re.escape(str(path))}: decoder_norm.weight has shape \[7\], but the model it describes needs \[\d+\]", error)
+    assert re.fullmatch(rf"{re.escape(str(path))}: .*: decoder_norm.weight has shape \[7\] in place of \[\d+\]", error)
 
 
 def test_weights_that_lack_a_tensor_are_refused(smoke: G2sd, tmp_path: Path) -> None:

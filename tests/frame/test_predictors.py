@@ -228,7 +228,7 @@ def test_weights_that_do_not_fit_a_timm_model_are_named(tmp_path: Path, timm_wei
     file = tmp_path / "w.pth"
     other = dict(timm_weights) | {"head.bias": torch.zeros(7)}
     torch.save(other, file)
-    with pytest.raises(UserError, match=rf"head.bias has shape \[7\], but timm's {TIMM} needs \[1000\]"):
+    with pytest.raises(UserError, match=r"head\.bias has shape \[7\] in place of \[1000\]"):
         open_predictor(f"{TIMM}@{file}", CPU)
     other["more"] = other.pop("head.bias")
     torch.save(other, file)

@@ -216,7 +216,7 @@ def saved_masked(tmp_path: Path) -> Path:
 
 def test_a_weight_of_another_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
     path = rewrite(saved_masked(tmp_path), lambda weights, _: weights.update({"encoder.norm.bias": torch.zeros(17)}))
-    refused(load_masked, path, r"encoder\.norm\.bias has shape \[17\], but the model it describes needs \[16\]")
+    refused(load_masked, path, r".*encoder\.norm\.bias has shape \[17\] in place of \[16\]")
 
 
 def test_missing_and_unknown_weights_are_named(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
 from g2sd_deploy.data.corruptions import SEVERITIES
+from g2sd_deploy.data.findings import Finding, Problems, Severity, finder
 from g2sd_deploy.data.process_pool import map_in_order
 from g2sd_deploy.data.sources.base import IMAGE_SUFFIXES
 from g2sd_deploy.data.testsets.catalogue import Images, Labels, ListedSet
@@ -22,7 +22,6 @@ from g2sd_deploy.data.verifying import look_at
 from g2sd_deploy.errors import UserError
 from g2sd_export.edge.preprocess import DECODE_ERRORS
 
-Severity = Literal["error", "note"]
 Tick = Callable[[int, int], None]
 """Called with the images that are done and those wanted."""
 
@@ -31,7 +30,7 @@ _GREY = frozenset({"1", "L", "LA", "La"})
 _FETCH = "fetch the set again (g2sd data pull), or correct the folder"
 
 # Problem -> how bad it is, and what to do. An error changes a score, or keeps the set from being scored as it is published.
-PROBLEMS: dict[str, tuple[Severity, str]] = {
+PROBLEMS: Problems = {
     "missing corruption": ("error", "fetch the archive that holds it (g2sd data pull)"),
     "missing folder": ("error", _FETCH),
     "missing class": ("error", _FETCH),
@@ -64,29 +63,7 @@ PROBLEMS: dict[str, tuple[Severity, str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is not as the catalogue says, or that is worth knowing.
-
-    Attributes:
-        problem: A key of `PROBLEMS`.
-        name: Image or folder, relative to the set's folder.
-        detail: What was found there; may be empty.
-    """
-
-    problem: str
-    name: str
-    detail: str = ""
-
-    @property
-    def severity(self) -> Severity:
-        """How bad it is."""
-        return PROBLEMS[self.problem][0]
-
-    @property
-    def advice(self) -> str:
-        """What to do."""
-        return PROBLEMS[self.problem][1]
+noted = finder(PROBLEMS)
 
 
 @dataclass
@@ -184,14 +161,14 @@ def _check_layout(listed: ListedSet, groups: Mapping[str, Images], checked: Chec
     findings, images = checked.findings, list[str]()
     findings += _strange(listed, groups, checked.root)
     missing = {name for name in listed.corruptions if not (checked.root / name).is_dir()}
-    findings += [Finding("missing corruption", name) for name in listed.corruptions if name in missing]
+    findings += [noted("missing corruption", name) for name in listed.corruptions if name in missing]
     first: tuple[str, Counter[str]] | None = None
     for group, wanted in groups.items():
         checked.num[group] = 0
         if group.partition("/")[0] in missing:
             continue
         if not (checked.root / group).is_dir():
-            findings.append(Finding("missing folder", group))
+            findings.append(noted("missing folder", group))
             continue
         found = _check_group(checked.root, group, wanted, listed, findings)
         checked.num[group] = len(found)
@@ -202,7 +179,7 @@ def _check_layout(listed: ListedSet, groups: Mapping[str, Images], checked: Chec
         if listed.corruptions and first is None:
             first = group, names
         elif first is not None and names != first[1]:
-            findings.append(Finding("other images", group, _difference(names, *first)))
+            findings.append(noted("other images", group, _difference(names, *first)))
     return images
 
 
@@ -217,16 +194,16 @@ def _strange(listed: ListedSet, groups: Mapping[str, Images], root: Path) -> Ite
             if path.name not in known:
                 name = path.relative_to(root).as_posix()
                 problem = "other corruption" if name in listed.may_hold else "other folder" if is_folder else None
-                yield from _strange_file(name) if problem is None else [Finding(problem, name)]
+                yield from _strange_file(name) if problem is None else [noted(problem, name)]
 
 
 def _strange_file(name: str) -> Iterator[Finding]:
     """A file outside of the class folders, or a hidden one; those of file managers are nothing to tell."""
     base = name.rpartition("/")[2]
     if Path(base).suffix.lower() in IMAGE_SUFFIXES:
-        yield Finding("extra image", name)
+        yield noted("extra image", name)
     elif not base.startswith("."):
-        yield Finding("not read", name)
+        yield noted("not read", name)
 
 
 def _check_group(root: Path, group: str, wanted: Images, listed: ListedSet, findings: list[Finding]) -> list[str]:
@@ -235,24 +212,24 @@ def _check_group(root: Path, group: str, wanted: Images, listed: ListedSet, find
     classes, images = set(listed.class_names), list[str]()
     there = _entries(root / group)
     present = {path.name for path, is_folder in there if is_folder}
-    findings += [Finding("missing class", f"{prefix}{name}", "no such folder") for name in listed.class_names if name not in present]
+    findings += [noted("missing class", f"{prefix}{name}", "no such folder") for name in listed.class_names if name not in present]
     for path, is_folder in there:
         name = f"{prefix}{path.name}"
         if not is_folder:
             findings += _strange_file(name)
         elif path.name not in classes:
-            findings.append(Finding("unknown class", name))
+            findings.append(noted("unknown class", name))
         else:
             found = list(_check_class(path, name, findings))
             if wanted.per_class is not None and len(found) != wanted.per_class:
                 detail = f"{len(found):,} images instead of {wanted.per_class:,}"
-                findings.append(Finding("wrong number of a class", name, detail))
+                findings.append(noted("wrong number of a class", name, detail))
             elif not found:
-                findings.append(Finding("wrong number of a class", name, "no image"))
+                findings.append(noted("wrong number of a class", name, "no image"))
             images += found
     if not wanted.least <= len(images) <= wanted.most:
         right = f"{wanted.most:,}" if wanted.least == wanted.most else f"{wanted.least:,} to {wanted.most:,}"
-        findings.append(Finding("wrong number of images", group, f"{len(images):,} instead of {right}"))
+        findings.append(noted("wrong number of images", group, f"{len(images):,} instead of {right}"))
     return images
 
 
@@ -263,14 +240,14 @@ def _check_class(folder: Path, name: str, findings: list[Finding]) -> Iterator[s
     for entry in entries:
         place = f"{name}/{entry.name}"
         if entry.is_dir():
-            findings.append(Finding("extra folder", place))
+            findings.append(noted("extra folder", place))
         elif entry.name.startswith(".") or Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
             findings += _strange_file(place)
         elif not entry.is_file():
-            findings.append(Finding("missing file", place, "a link that leads nowhere"))
+            findings.append(noted("missing file", place, "a link that leads nowhere"))
         else:
             if entry.stat().st_size == 0:
-                findings.append(Finding("empty file", place, "0 bytes"))
+                findings.append(noted("empty file", place, "0 bytes"))
             yield place
 
 
@@ -284,7 +261,7 @@ def _twice(group: str, images: Sequence[str], names: Counter[str]) -> Iterator[F
         if (name := image.rpartition("/")[2]) in repeated:
             places.setdefault(name, []).append(image)
     for name, found in sorted(places.items()):
-        yield Finding("name in two classes", found[1], f"{name} is also {found[0]}")
+        yield noted("name in two classes", found[1], f"{name} is also {found[0]}")
 
 
 def _difference(names: Counter[str], first_group: str, first: Counter[str]) -> str:
@@ -301,7 +278,7 @@ def _decode(root: Path, images: Sequence[str], *, workers: int, tick: Tick) -> I
         for names, looked in zip(tasks, answers, strict=True):
             for name, problems in zip(names, looked, strict=True):
                 # an empty file is told of already
-                yield from (Finding(problem, name, detail) for problem, detail in problems if problem != "empty file")
+                yield from (noted(problem, name, detail) for problem, detail in problems if problem != "empty file")
             done += len(names)
             tick(done, len(images))
 
@@ -341,17 +318,17 @@ def _check_labels(labels: Labels, class_names: Sequence[str], folder: Path) -> C
         read = json.loads(path.read_text(encoding="utf-8"))
         sets = [[int(label) for label in one] for one in read]
     except (OSError, ValueError, TypeError) as error:
-        checked.findings.append(Finding("wrong labels", path.name, f"no list of lists of class indices ({error})"))
+        checked.findings.append(noted("wrong labels", path.name, f"no list of lists of class indices ({error})"))
         return checked
     checked.num[labels.file] = len(sets)
     if len(sets) != labels.images:
-        checked.findings.append(Finding("wrong labels", path.name, f"{len(sets):,} images instead of {labels.images:,}"))
+        checked.findings.append(noted("wrong labels", path.name, f"{len(sets):,} images instead of {labels.images:,}"))
     if (empty := sum(not one for one in sets)) != labels.empty:
-        checked.findings.append(Finding("wrong labels", path.name, f"{empty:,} images without a label instead of {labels.empty:,}"))
+        checked.findings.append(noted("wrong labels", path.name, f"{empty:,} images without a label instead of {labels.empty:,}"))
     wrong = [(index, label) for index, one in enumerate(sets, 1) for label in one if not 0 <= label < len(class_names)]
     if wrong:
         index, label = wrong[0]
         more = f" (and {len(wrong) - 1:,} more)" if len(wrong) > 1 else ""
         detail = f"image {index:,} has label {label}, out of 0 to {len(class_names) - 1}{more}"
-        checked.findings.append(Finding("wrong labels", path.name, detail))
+        checked.findings.append(noted("wrong labels", path.name, detail))
     return checked
