@@ -1,5 +1,6 @@
 """Several models on several sets of images: runs the passes and turns what they find into figures."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ from g2sd_export.edge.runner import Runner, describe
 Tick = Callable[[int, int, str], None]
 _BYTES_PER_MIB = 2**20
 _MOST_SKIPPED = 20
-_PATCH_PX = 16
+_PATCH_PX, _FEWEST_PATCHES = 16, 4
 _CLEAN_OF_IMAGENET_C = "imagenet-val"
 
 
@@ -177,11 +178,12 @@ class Evaluator:
         return common
 
     def _grid(self) -> int:
-        """The teacher's patches; 16 px where nothing tells them."""
+        """The teacher's patches; where nothing tells them, patches of about 16 px that cut every model's input evenly, at least 4 x 4."""
         if self.teacher is not None and self.teacher.grid is not None:
             return self.teacher.grid
-        largest = max(competitor.runner.preprocessing.image_px for competitor in self.competitors.values())
-        return max(1, largest // _PATCH_PX)
+        sides = [competitor.runner.preprocessing.image_px for competitor in self.competitors.values()]
+        side = math.gcd(*sides)
+        return max(grid for grid in range(1, max(_FEWEST_PATCHES, max(sides) // _PATCH_PX) + 1) if side % grid == 0)
 
     def _score_clean(self, test: TestSet, scored: Scored) -> None:
         parts: dict[Case, list[Outcomes]] = {}

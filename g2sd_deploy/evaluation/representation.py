@@ -17,7 +17,7 @@ from g2sd_deploy.evaluation.variants import geometry
 from g2sd_deploy.settings import SimilaritySettings
 from g2sd_export.edge.preprocess import Preprocessing, normalise
 
-NOTE = "linear CKA, unbiased, of all tokens of a layer; all patches are seen"
+NOTE = "Linear CKA, unbiased, of all tokens of a layer; all patches are seen."
 
 
 @dataclass(frozen=True)

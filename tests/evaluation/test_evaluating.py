@@ -135,6 +135,16 @@ def test_without_a_teacher_that_can_be_looked_into_patches_go_at_random_only() -
         assert list(curves["m"]) == ["random"] and about["salience"] is None and about["num_images"] == 4
 
 
+@pytest.mark.parametrize(("sides", "grid"), [((224,), 14), ((28,), 4), ((32,), 4), ((260,), 13), ((224, 240), 8), ((30,), 3)])
+def test_patches_that_nobody_tells_are_of_about_16_px_and_cut_every_input_evenly(sides: tuple[int, ...], grid: int) -> None:
+    competitors = {}
+    for side in sides:
+        runner = BrightQuarter()
+        runner.preprocessing = replace(PRE, image_px=side, resize_px=side)
+        competitors[str(side)] = replace(competitor(), runner=runner)
+    assert evaluator(competitors)._grid() == grid
+
+
 def stored(name: str, severity: int) -> TestSet:
     """A folder of ImageNet-C whose first `severity` images of each class show nothing."""
     found = images()

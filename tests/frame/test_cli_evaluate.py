@@ -130,6 +130,48 @@ def test_images_of_any_kind_are_scored_and_bad_ones_are_counted_where_they_may_b
     assert found["models"]["specific"]["sets"]["odd"]["num_images"] == 5
 
 
+@pytest.fixture
+def garments(tmp_path: Path) -> Path:
+    """SPLIT/CLASS/IMAGE folders with images of the bundled test set, two of each class, named as the model names them."""
+    from g2sd_deploy.data.sources import BUNDLED_FASHION_MNIST, open_source
+
+    source = open_source("idx", BUNDLED_FASHION_MNIST)
+    images = source.samples("test", 20)
+    for i in range(20):
+        folder = tmp_path / "garments" / "test" / source.class_names[int(images.labels[i])].replace("/", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images.read(i)[..., 0]).save(folder / f"{i}.png")
+    (tmp_path / "map.txt").write_text("T-shirt-top\tT-shirt/top\n")
+    return tmp_path / "garments"
+
+
+@pytest.mark.parametrize("kind", ["shards", "parquet"])
+def test_shards_and_parquet_are_scored_as_the_folders_that_they_were_made_from(
+    kind: str, g2sd: G2sd, smoke_run: Any, garments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / kind
+    if kind == "shards":
+        assert g2sd("data", "prepare", garments, other, "--shards", "--workers", "1").code == 0
+    else:
+        datasets = pytest.importorskip("datasets")
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf_cache")
+        datasets.disable_progress_bars()
+        files = sorted(garments.glob("test/*/*.png"))
+        names = sorted({file.parent.name for file in files})
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+        rows = {
+            "image": [{"bytes": file.read_bytes(), "path": None} for file in files],
+            "label": [names.index(file.parent.name) for file in files],
+        }
+        (other / "data").mkdir(parents=True)
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(str(other / "data" / "test-00000-of-00001.parquet"))
+    options = ("--class-map", tmp_path / "map.txt", "--device", "cpu", "--workers", "1", "--json")
+    found = [metrics_of(g2sd("evaluate", smoke_run.folder / "specific", "--on", place, *options)) for place in (garments, other)]
+    folder, same = (next(iter(one["models"]["specific"]["sets"].values())) for one in found)
+    assert folder["num_images"] == same["num_images"] == 20
+    assert same["nll"] == pytest.approx(folder["nll"], rel=1e-6) and same["top1"] == folder["top1"]
+
+
 def test_images_that_were_resized_when_they_were_stored_are_only_cropped(g2sd: G2sd, smoke_run: Any, tmp_path: Path) -> None:
     """A dark image whose border of 2 px is white: resized to 28 px it keeps some white, cropped to 28 px it has none."""
     pixels = np.full((32, 32), 255, np.uint8)
