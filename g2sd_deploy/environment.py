@@ -8,7 +8,20 @@ from typing import Any
 
 from g2sd_export.edge.runner import available_cpus
 
-_TOOLS = ("torch", "timm", "numpy", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "Pillow", "scipy")
+_TOOLS = (
+    "torch",
+    "timm",
+    "numpy",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "Pillow",
+    "simplejpeg",
+    "scipy",
+    "accelerate",
+    "pyarrow",
+)
 
 
 def tool_versions() -> dict[str, str]:

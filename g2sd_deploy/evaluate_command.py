@@ -136,7 +136,12 @@ class _Work:
             for test in self.tests:
                 for scoring in test.scorings:
                     scoring.aligned(space)
-        if self.request.settings.similarity is not None:
+        settings = self.request.settings
+        if self.tests[0].corruption is not None and (settings.corruptions or settings.occlusion or settings.similarity):
+            raise UserError(
+                f"--on {self.request.sets[0]}: its images are corrupted; give clean ones for corruptions, occlusion and similarity"
+            )
+        if settings.similarity is not None:
             self._networks()
 
     def run(self, folder: Path | None) -> dict[str, Any]:

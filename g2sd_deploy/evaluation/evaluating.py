@@ -8,6 +8,7 @@ from typing import Any
 from g2sd_deploy.data.corruptions import corruption_note
 from g2sd_deploy.data.images import Skipped, picks_of
 from g2sd_deploy.data.testsets import LabelSpace, Scoring, TestSet
+from g2sd_deploy.errors import RunFailed
 from g2sd_deploy.evaluation.metrics import full_scores
 from g2sd_deploy.evaluation.occlusion import Order
 from g2sd_deploy.evaluation.outcomes import Outcomes, concatenate
@@ -229,13 +230,21 @@ class Evaluator:
             max_images: Images to look at, spread evenly.
             note: For the progress.
             variant: What the whole set is a variant of, as it is written down.
+
+        Raises:
+            RunFailed: As `run_pass`, or nothing is left to be scored.
         """
         titled = f"{test.name}, {note}" if note else test.name
         asked = self._pass(test, variants, max_images)
+        num = dict.fromkeys(asked.views, 0)
         for chunk in run_pass(asked, workers=self.workers, tick=lambda done, total: self.tick(done, total, titled), ranks=self.ranks):
             if self.writer is not None:
                 self.writer.add(chunk, test.samples, variant=variant)
+            for scoring, index in chunk.index.items():
+                num[scoring] += len(index)
             yield chunk
+        if empty := next((scoring for scoring, scored in num.items() if not scored), None):
+            raise self.ranks.told_once(RunFailed(f"{empty}: none of the {len(test.samples)} images can be scored"))
 
     def _pass(self, test: TestSet, variants: Sequence[Variant], max_images: int | None) -> Pass:
         scorings = test.scorings if max_images is None else test.scorings[:1]

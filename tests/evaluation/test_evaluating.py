@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from g2sd_deploy.data.images import ImageSet
+from g2sd_deploy.data.images import BadImage, ImageSet
 from g2sd_deploy.data.testsets import LabelSpace, Scoring, TestSet
-from g2sd_deploy.errors import UserError
+from g2sd_deploy.errors import RunFailed, UserError
 from g2sd_deploy.evaluation.evaluating import Competitor, Evaluator, Teacher
 from g2sd_deploy.evaluation.predictions import PredictionWriter, columns_of, predictions_file
 from g2sd_deploy.settings import CorruptionSettings, EvaluateSettings, OcclusionSettings
@@ -180,8 +180,6 @@ def test_every_answer_is_written_down(tmp_path: Path) -> None:
 def test_images_that_are_skipped_are_told() -> None:
     class Holes(ImageSet):
         def read(self, index: int) -> np.ndarray:
-            from g2sd_deploy.data.images import BadImage
-
             if index == 3:
                 raise BadImage("it is gone")
             return super().read(index)
@@ -191,6 +189,24 @@ def test_images_that_are_skipped_are_told() -> None:
     scored = evaluator(max_bad=1).score([holes])
     assert scored.about["set"]["num_skipped"] == 1 and scored.about["set"]["skipped"] == [{"name": "image 3", "reason": "it is gone"}]
     assert scored.models["m"]["set"]["num_images"] == NUM - 1
+
+
+def test_a_set_of_which_nothing_can_be_scored_is_no_score() -> None:
+    class Gone(ImageSet):
+        def read(self, index: int) -> np.ndarray:
+            raise BadImage(f"{index} is gone")
+
+    found = images()
+    gone = replace(hand_made(), samples=Gone(found.images, found.labels))
+    one = evaluator(max_bad=NUM)
+    works = (
+        lambda: one.score([gone]),
+        lambda: one.corrupted(gone, CorruptionSettings(names=("contrast",), severities=(2,), max_images=4)),
+        lambda: one.occluded(gone, OcclusionSettings(shares=(0.0, 1.0), max_images=4)),
+    )
+    for work in works:
+        with pytest.raises(RunFailed, match=r"^set: none of the 16 images can be scored"):
+            work()
 
 
 def test_what_is_asked_for_is_added_to_the_models() -> None:
