@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from g2sd_deploy import __version__
+from g2sd_deploy.cli_bundle import bundle_app
 from g2sd_deploy.cli_data import data_app
 from g2sd_deploy.cli_errors import tell_errors
 from g2sd_deploy.cli_evaluate import evaluate
+from g2sd_deploy.cli_export import export, targets_app
 from g2sd_deploy.cli_runtime import told
 from g2sd_deploy.cli_teacher import teacher_app
 from g2sd_deploy.errors import EXIT_FAILED, UserError
@@ -32,6 +34,8 @@ recipes_app = typer.Typer(help="List, show or copy the recipes that ship with th
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(data_app, name="data")
+app.add_typer(targets_app, name="targets")
+app.add_typer(bundle_app, name="bundle")
 
 RecipeArg = Annotated[str, typer.Argument(help="Recipe file, or the name of one that ships with the package.")]
 OutOpt = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/NAME by default.")]
@@ -51,8 +55,6 @@ MicroBatchOpt = Annotated[
 CompileOpt = Annotated[bool, typer.Option("--compile", help="Compile the networks with torch.compile.")]
 ShardOpt = Annotated[bool, typer.Option("--shard", help="Share the model among processes (FSDP) instead of copying it (DDP).")]
 ModelsArg = Annotated[list[Path], typer.Argument(help="Classifier (.safetensors), stage folder or bundle.")]
-OnOpt = Annotated[str, typer.Option("--on", help="Images: bundled:fashion-mnist, a folder of IDX files, or SPLIT/CLASS/IMAGE folders.")]
-SplitOpt = Annotated[str, typer.Option("--split", help="Split of the images to use.")]
 _PROBE_MINUTES = 10.0
 
 
@@ -230,21 +232,7 @@ def copy_recipe(recipe: RecipeArg, to: Annotated[Path, typer.Argument(help="File
 app.command()(tell_errors(evaluate))
 
 
-@app.command()
-@tell_errors
-def export(
-    model: Annotated[Path, typer.Argument(help="Classifier (.safetensors) or a stage folder that holds one.")],
-    on: OnOpt,
-    out: Annotated[Path, typer.Option("--out", help="New folder for the bundle.")],
-    split: SplitOpt = "test",
-    max_images: Annotated[int | None, typer.Option("--max-images", min=1, help="Prove parity on this many images, spread evenly.")] = None,
-    as_json: JsonOpt = False,
-) -> None:
-    """Export a classifier to a bundle, proven equal on real images."""
-    from g2sd_deploy import standalone
-
-    parity = standalone.export(model, on, split, out, max_images=max_images)
-    standalone.print_rows([{"bundle": str(out), **parity}], as_json)
+app.command()(export)
 
 
 @app.command()

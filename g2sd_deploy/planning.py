@@ -11,10 +11,10 @@ from g2sd_deploy.errors import UserError
 from g2sd_deploy.run_folder import check_folder
 from g2sd_deploy.settings import Recipe
 
-TRAINING_STAGES = ("pretrain", "finetune", "generic", "specific", "baseline")
+TRAINING_STAGES = ("pretrain", "finetune", "generic", "specific", "quantise", "baseline")
 SHARED_STAGES = (*TRAINING_STAGES, "evaluate")
 """Stages that all processes of a run work on; the first one does the others alone."""
-STAGES = ("data", "teacher", "pretrain", "finetune", "generic", "specific", "baseline", "evaluate", "export", "profile", "report")
+STAGES = ("data", "teacher", *TRAINING_STAGES, "evaluate", "export", "profile", "report")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def _parents(recipe: Recipe, name: str, present: Sequence[str]) -> dict[str, str
     masked = {"masked": "teacher" if "teacher" in present else "pretrain"} if recipe.has_teacher_encoder else {}
     classifier = {"classifier": "teacher" if "teacher" in present else "finetune"} if recipe.has_classifier_teacher else {}
     without_teacher = {"generic": "mae", "specific": "finetune"}
-    if (section := getattr(recipe, name, None)) is not None and getattr(section, "method", "") == without_teacher.get(name):
+    taught_by = "specific" if name == "quantise" else name  # which goes on with that stage's method
+    if (section := getattr(recipe, taught_by, None)) is not None and getattr(section, "method", "") == without_teacher.get(taught_by):
         masked, classifier = {}, {}
     looks_inside = recipe.evaluate is not None and recipe.evaluate.similarity is not None
     layers = {"generic": "generic", **masked} if looks_inside else {}
@@ -64,9 +65,10 @@ def _parents(recipe: Recipe, name: str, present: Sequence[str]) -> dict[str, str
         "finetune": {"data": "data", "masked": "pretrain"},
         "generic": {"data": "data", **masked},
         "specific": {"data": "data", "generic": "generic", **classifier},
+        "quantise": {"data": "data", "student": "specific", **classifier},
         "baseline": {"data": "data"},
         "evaluate": {"data": "data", **models, **layers},
-        "export": {"data": "data", "student": "specific"},
+        "export": {"data": "data", "student": "specific", "quantised": "quantise"},
         "profile": {**{role: stage for role, stage in models.items() if role != "baseline"}, "export": "export"},
         "report": {stage: stage for stage in present if stage != "report"},
     }[name]
@@ -76,11 +78,14 @@ def _parents(recipe: Recipe, name: str, present: Sequence[str]) -> dict[str, str
 def _config(recipe: Recipe, name: str) -> dict[str, Any]:
     """The settings that a stage reads."""
     config: dict[str, Any] = {name: getattr(recipe, name).model_dump(mode="json")}
-    if name in ("pretrain", "finetune", "generic", "specific", "baseline", "evaluate"):
+    if name in (*SHARED_STAGES, "export"):
         config["seed"] = recipe.seed
     if name in ("generic", "specific", "baseline"):
         assert recipe.student is not None
         config["student"] = recipe.student.model_dump(mode="json")
+    if name == "quantise":
+        assert recipe.specific is not None
+        config["specific"] = recipe.specific.model_dump(mode="json")
     if name in ("export", "report"):
         config["name"] = recipe.name
     if name == "report":
@@ -99,6 +104,10 @@ def _sources(recipe: Recipe, name: str) -> dict[str, str]:
 
         assert recipe.teacher is not None
         return fingerprint(recipe.teacher)
+    if name == "export" and recipe.export is not None:
+        from g2sd_export.targets import load_target
+
+        return {"target": load_target(recipe.export.target).digest}
     if name == "evaluate" and recipe.evaluate is not None and recipe.evaluate.sets:
         from g2sd_deploy.data.testsets import Options, open_all
         from g2sd_deploy.data.testsets.catalogue import data_folder

@@ -43,7 +43,11 @@ CHECKED = (
     "g2sd_deploy.training",
     "g2sd_export.bundle",
     "g2sd_export.onnx_file",
-    "g2sd_export.parity",
+    "g2sd_export.answers",
+    "g2sd_export.class_order",
+    "g2sd_export.device_tolerance",
+    "g2sd_export.paired",
+    "g2sd_export.proof",
 )
 
 _early = [name for name in sys.modules if name.startswith(CHECKED)]

@@ -22,8 +22,28 @@ TABLE: dict[str, str] = {
     "x": "",
     "x.edge": "",
     "x.bundle": "x.edge",
-    "x.onnx_file": "x.edge",
-    "x.parity": "x.edge",
+    "x.targets": "x.edge",
+    "x.answers": "x.edge",
+    "x.paired": "",
+    "x.class_order": "x.paired",
+    "x.proof": "x.answers x.class_order x.edge x.paired",
+    "x.device_tolerance": "x.edge",
+    "x.onnx_graph": "x.edge",
+    "x.onnx_file": "x.edge x.onnx_graph",
+    "x.deployable": "x.edge x.onnx_file x.onnx_graph",
+    "x.half": "x.edge x.onnx_file x.onnx_graph",
+    "x.half_emulation": "x.half x.onnx_file x.onnx_graph",
+    "x.half_choice": "x.edge x.half x.half_emulation x.onnx_graph",
+    "x.int8": "x.edge x.onnx_file",
+    "x.tensorrt_settings": "x.edge",
+    "x.tensorrt_layers": "",
+    "x.tensorrt_package": "x.edge x.tensorrt_settings",
+    "x.tensorrt_build": "x.edge x.tensorrt_layers x.tensorrt_package x.tensorrt_settings",
+    "x.tensorrt_refit": "x.edge x.tensorrt_build x.tensorrt_package x.tensorrt_settings",
+    "x.tensorrt_bundle": "x.bundle x.edge x.tensorrt_build x.tensorrt_settings",
+    "x.__main__": "x.edge x.tensorrt_build x.tensorrt_bundle x.tensorrt_refit x.tensorrt_settings",
+    "x.shipping": "x.answers x.deployable x.edge x.half x.half_choice x.int8 x.proof x.targets x.tensorrt_build x.tensorrt_package "
+    "x.tensorrt_settings",
     # the base
     "d": "",
     "d.errors": "x.edge",
@@ -41,6 +61,7 @@ TABLE: dict[str, str] = {
     "d.methods": "d.models",
     "d.models": "",
     "d.models.checkpoint": "d.errors d.models x.edge",
+    "d.models.deploy": "d.models",
     "d.evaluation.outcomes": "",
     "d.evaluation.intervals": "",
     "d.evaluation.calibration": "d.evaluation.intervals",
@@ -59,6 +80,11 @@ TABLE: dict[str, str] = {
     "d.zoo.weights": "d.errors d.models d.zoo",
     "d.zoo.opening": "d.artifact d.data d.errors d.models d.models.checkpoint d.zoo d.zoo.weights x.edge",
     "d.zoo.taking_in": "d.errors d.models d.models.checkpoint d.zoo d.zoo.opening x.edge",
+    # export: what the stage and the command share
+    "d.exporting": "d d.data d.environment d.evaluation.calibration d.evaluation.outcomes d.models d.models.deploy d.settings x.bundle "
+    "x.device_tolerance x.edge x.int8 "
+    "x.onnx_file x.shipping x.targets",
+    "d.standing": "d.data d.evaluation d.exporting x.shipping",
     # stages: what they share, and each by itself
     "d.stages": "",
     "d.stages.context": "d.artifact d.data d.models d.progress d.randomness d.runtime d.settings d.training x.edge",
@@ -71,26 +97,29 @@ TABLE: dict[str, str] = {
     "d.stages.pretrain": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models.checkpoint d.training",
     "d.stages.finetune": "d.stages.context d.stages.fitting d.artifact d.methods d.models d.models.checkpoint",
     "d.stages.generic": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models d.models.checkpoint d.settings d.training",
-    "d.stages.specific": "d.stages.context d.stages.custom d.stages.fitting d.artifact d.methods d.models d.models.checkpoint d.settings",
+    "d.stages.task_losses": "d.stages.context d.stages.custom d.methods d.models.checkpoint d.settings",
+    "d.stages.specific": "d.stages.context d.stages.fitting d.stages.task_losses d.artifact d.models d.models.checkpoint d.settings",
+    "d.stages.quantise": "d.stages.context d.stages.fitting d.stages.task_losses d.artifact d.data d.errors d.evaluation d.methods "
+    "d.models "
+    "d.models.checkpoint d.settings d.training x.edge",
     "d.stages.baseline": "d.stages.context d.stages.fitting d.artifact d.methods d.models",
     "d.stages.evaluate": "d.stages.context d.artifact d.data d.evaluation d.models d.models.checkpoint d.predictors d.randomness "
     "d.settings d.zoo x.edge",
-    "d.stages.export": "d.stages.context d.artifact d.data d.environment d.evaluation d.models.checkpoint d.settings "
-    "x.bundle x.edge x.onnx_file x.parity",
+    "d.stages.export": "d.stages.context d.artifact d.evaluation d.exporting d.models.checkpoint d.standing x.targets",
     "d.stages.profile": "d.stages.context d.artifact d.predictors d.settings x.edge",
     "d.stages.report": "d.stages.context d.artifact d.report",
     # the entry
     "d.run_folder": "d.artifact d.errors d.locks d.settings",
-    "d.planning": "d d.artifact d.data d.errors d.run_folder d.settings d.stages.custom d.stages.teacher d.zoo",
+    "d.planning": "d d.artifact d.data d.errors d.run_folder d.settings d.stages.custom d.stages.teacher d.zoo x.targets",
     "d.pipeline": "d.artifact d.environment d.errors d.planning d.progress d.ranks d.run_folder d.runtime d.settings "
     "d.stages.context d.training",
-    "d.standalone": "d.artifact d.data d.errors d.predictors d.progress "
-    "d.report d.settings d.stages.context d.stages.export d.stages.profile x.edge",
+    "d.standalone": "d.artifact d.errors d.predictors d.progress d.report d.settings d.stages.profile",
     "d.probe": "d.artifact d.data d.environment d.errors d.pipeline d.planning d.progress d.recipe d.report d.runtime d.settings "
     "d.training d.zoo",
     "d.results": "d.artifact d.report",
     "d.evaluate_command": "d d.artifact d.data d.environment d.errors d.evaluation d.predictors d.progress d.report d.runtime d.settings "
     "d.zoo",
+    "d.export_command": "d.data d.errors d.evaluation d.exporting d.predictors d.progress d.settings d.standing x.edge x.targets",
     "d.doctor": "d.environment",
     "d.cli_errors": "d.errors",
     "d.cli_output": "d.data d.errors d.progress",
@@ -98,14 +127,17 @@ TABLE: dict[str, str] = {
     "d.cli_testsets": "d.cli_errors d.cli_output d.data d.errors d.zoo x.edge",
     "d.cli_data": "d.cli_errors d.cli_output d.cli_testsets d.data d.errors x.edge",
     "d.cli_evaluate": "d.cli_runtime d.data.corruptions d.errors d.evaluate_command d.predictors d.report d.runtime d.settings",
+    "d.cli_export": "d.cli_errors d.export_command d.progress d.settings x.targets",
+    "d.cli_bundle": "d.cli_errors d.cli_output d.errors x.bundle x.edge",
     "d.cli_teacher": "d.cli_errors d.cli_output d.zoo d.zoo.taking_in",
-    "d.cli": "d d.cli_data d.cli_errors d.cli_evaluate d.cli_runtime d.cli_teacher d.doctor d.errors d.pipeline d.planning d.probe "
+    "d.cli": "d d.cli_bundle d.cli_data d.cli_errors d.cli_evaluate d.cli_export d.cli_runtime d.cli_teacher d.doctor d.errors "
+    "d.pipeline d.planning d.probe "
     "d.recipe d.results d.runtime d.settings d.standalone",
     "d.__main__": "d.cli",
 }
 
 # What stages share: the only modules beside it that a stage may import from its own package.
-SHARED = ("context", "custom", "fitting", "lessons")
+SHARED = ("context", "custom", "fitting", "lessons", "task_losses")
 
 # Packages that take seconds to import: at the top of these units only.
 HEAVY = {"torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "matplotlib", "scipy", "safetensors"}
@@ -116,6 +148,7 @@ HEAVY_UNITS = (
     "d.models",
     "d.report",
     "d.stages",
+    "d.standing",
     "d.training",
     "d.zoo.opening",
     "d.zoo.weights",
@@ -132,7 +165,20 @@ PURE_UNITS = {
     "d.evaluation.corruption_error",
     "d.evaluation.metrics",
 }
-PURE_PACKAGES = {"torch", "timm", "numpy", "scipy", "jaxtyping", "collections", "dataclasses", "functools", "math", "re", "typing"}
+PURE_PACKAGES = {
+    "torch",
+    "timm",
+    "numpy",
+    "scipy",
+    "jaxtyping",
+    "collections",
+    "contextlib",
+    "dataclasses",
+    "functools",
+    "math",
+    "re",
+    "typing",
+}
 
 
 def short(name: str) -> str:

@@ -17,6 +17,7 @@ from .edge.errors import UserError
 from .edge.manifest import record_of
 from .edge.preprocess import Preprocessing
 from .edge.runner import INPUT_NAME, OUTPUT_NAME
+from .onnx_graph import fold_constants
 
 if TYPE_CHECKING:
     import onnx
@@ -80,11 +81,39 @@ def export_onnx(
     with _evaluation_mode(model):
         proto = _traced(model, image_px=image_px, num_channels=num_channels, opset=opset)
     _strip_traces(proto)
-    for key, value in sorted((metadata or {}).items()):
+    fold_constants(proto)
+    _check_shapes(proto, image_px=image_px, num_channels=num_channels)
+    return write_onnx(proto, path, metadata=metadata or {})
+
+
+def write_onnx(proto: onnx.ModelProto, path: Path, *, metadata: Mapping[str, str]) -> OnnxInfo:
+    """Check a classifier's graph and write it.
+
+    Args:
+        proto: The model; its metadata is replaced by ``metadata``.
+        path: The file to write, whole or not at all.
+        metadata: Written to the file's ``metadata_props``, by key.
+
+    Returns:
+        Digest, size and shapes of the file; the same graph and metadata give the same digest.
+
+    Raises:
+        UserError: The model exceeds 2 GiB.
+    """
+    import onnx
+
+    if proto.ByteSize() > _MAX_BYTES:
+        raise UserError(
+            f"the model takes {proto.ByteSize() / 2**30:.1f} GiB; a single ONNX file holds at most 2 GiB; choose a smaller student"
+        )
+    onnx.checker.check_model(proto, full_check=True)
+    del proto.metadata_props[:]
+    for key, value in sorted(metadata.items()):
         proto.metadata_props.add(key=key, value=value)
-    num_classes = _check(proto, image_px=image_px, num_channels=num_channels)
     _write_whole(path, proto.SerializeToString(deterministic=True))
     record = record_of(path)
+    opset = next(item.version for item in proto.opset_import if item.domain in ("", "ai.onnx"))
+    num_classes = proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     return OnnxInfo(path=path, sha256=record.sha256, bytes=record.bytes, opset=opset, num_classes=num_classes)
 
 
@@ -98,9 +127,12 @@ def model_metadata(preprocessing: Preprocessing, class_names: Sequence[str], *, 
         recipe: Name of the recipe that made the model.
 
     Returns:
-        Strings for ``export_onnx``: ``preprocessing`` and ``class_names`` are JSON.
+        Strings for ``export_onnx``: ``preprocessing`` and ``class_names`` are JSON; ``precision`` and ``input`` describe the file
+        that ``export_onnx`` writes, and the passes that derive a file from it put their own there.
     """
     return {
+        "precision": "fp32",
+        "input": "float32 NCHW, normalised as in preprocessing",
         "preprocessing": json.dumps(preprocessing.to_dict()),
         "class_names": json.dumps(list(class_names), ensure_ascii=False),
         "weights_sha256": weights_sha256,
@@ -125,7 +157,10 @@ def count_parameters(content: bytes) -> int:
 
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
     initialisers = onnx.load_model_from_string(content).graph.initializer
-    return sum(math.prod(item.dims) for item in initialisers if item.data_type in floats)
+    eight_bits = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT8E4M3FN)  # matrices; zero points are smaller
+    return sum(
+        math.prod(item.dims) for item in initialisers if item.data_type in floats or (item.data_type in eight_bits and len(item.dims) > 1)
+    )
 
 
 @contextmanager
@@ -175,14 +210,7 @@ def _strip_traces(proto: onnx.ModelProto) -> None:
         item.ClearField("doc_string")
 
 
-def _check(proto: onnx.ModelProto, *, image_px: int, num_channels: int) -> int:
-    import onnx
-
-    if proto.ByteSize() > _MAX_BYTES:
-        raise UserError(
-            f"the model takes {proto.ByteSize() / 2**30:.1f} GiB; a single ONNX file holds at most 2 GiB; choose a smaller student"
-        )
-    onnx.checker.check_model(proto, full_check=True)
+def _check_shapes(proto: onnx.ModelProto, *, image_px: int, num_channels: int) -> None:
     inputs = {item.name: _dims(item) for item in proto.graph.input}
     outputs = {item.name: _dims(item) for item in proto.graph.output}
     assert list(inputs) == [INPUT_NAME] and list(outputs) == [OUTPUT_NAME]
@@ -191,7 +219,6 @@ def _check(proto: onnx.ModelProto, *, image_px: int, num_channels: int) -> int:
     if inputs[INPUT_NAME] != wanted or logits[0] != "batch" or not isinstance(logits[1], int):
         found = f"the exported graph maps {inputs[INPUT_NAME]} to {logits}; wanted {wanted} to ['batch', num_classes]"
         raise UserError(f"{found}; look in the model for a number where images.shape[0] belongs")
-    return logits[1]
 
 
 def _dims(item: onnx.ValueInfoProto) -> list[int | str]:

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from g2sd_deploy.methods.views import LabelledViews
+from g2sd_deploy.models.fake_quant import QuantisedClassifier
 from g2sd_deploy.models.vit import Classifier
 
 ClassifierLoss = Callable[[Tensor, Tensor | None, LabelledViews], Tensor]
@@ -39,7 +40,7 @@ def label_loss(logits: Float[Tensor, "batch classes"], _: Tensor | None, views: 
 class ClassifierLearner(nn.Module):
     """A classifier with the loss that it is trained by."""
 
-    def __init__(self, model: Classifier, loss: ClassifierLoss) -> None:
+    def __init__(self, model: Classifier | QuantisedClassifier, loss: ClassifierLoss) -> None:
         super().__init__()
         self.model = model
         self.loss = loss

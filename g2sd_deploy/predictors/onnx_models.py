@@ -29,7 +29,7 @@ def onnx_predictor(name: str, path: Path, asked: AskedPreprocessing | None) -> P
     Raises:
         UserError: It is no classifier of square images, or how it wants them is said by nobody or in two ways.
     """
-    from g2sd_export.edge.runner import OnnxRunner
+    from g2sd_export.edge.onnx_runner import OnnxRunner
     from g2sd_export.onnx_file import count_parameters
 
     content = path.read_bytes()
@@ -74,7 +74,7 @@ def _opened(path: Path, content: bytes) -> tuple[Any, dict[str, str]]:
 
 
 def _checked_runner(name: str, path: Path, pre: "Preprocessing", choices: "Choices") -> Any:
-    from g2sd_export.edge.runner import OnnxRunner
+    from g2sd_export.edge.onnx_runner import OnnxRunner
 
     try:
         return OnnxRunner(path, pre, threads=1, choices=choices)
@@ -84,7 +84,7 @@ def _checked_runner(name: str, path: Path, pre: "Preprocessing", choices: "Choic
 
 def _said_by_graph(graph: Any, sidecar: Sidecar) -> Said:
     """What the shape of the input tells."""
-    from g2sd_export.edge.runner import read_image_input
+    from g2sd_export.edge.image_input import read_image_input
 
     stored = {item.name for item in graph.initializer}
     inputs = [item for item in graph.input if item.name not in stored]
@@ -100,7 +100,8 @@ def _said_by_graph(graph: Any, sidecar: Sidecar) -> Said:
 
 
 def _choices(graph: Any, sidecar: Sidecar) -> "Choices":
-    from g2sd_export.edge.runner import Choices, choose_output
+    from g2sd_export.edge.image_input import choose_output
+    from g2sd_export.edge.runner import Choices
 
     try:
         output = choose_output({item.name: _dims(item) for item in graph.output}, sidecar.output)

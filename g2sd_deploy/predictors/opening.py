@@ -79,12 +79,18 @@ def classifier_predictor(
 
 
 def bundle_predictor(folder: Path, *, name: str | None = None, asked: AskedPreprocessing | None = None) -> Predictor:
-    """A bundle's ONNX file on ONNX Runtime."""
+    """A bundle's default variant on its runtime.
+
+    Raises:
+        UserError: The bundle was changed, or failed its proof at export.
+    """
     from g2sd_export.bundle import open_bundle
     from g2sd_export.onnx_file import count_parameters
 
     bundle = open_bundle(folder)
-    content = bundle.read("model.onnx")
+    variant = bundle.variant()
+    if refusal := bundle.refusal(variant):
+        raise UserError(f"{folder}: {refusal}; it is not scored")
     settle(name or str(folder), [Said(f"its {_MANIFEST}", bundle.preprocessing.to_dict())], asked)
     return Predictor(
         name=name or str(folder),
@@ -92,8 +98,8 @@ def bundle_predictor(folder: Path, *, name: str | None = None, asked: AskedPrepr
         preprocessing=bundle.preprocessing,
         class_names=bundle.class_names,
         num_classes=len(bundle.class_names),
-        num_parameters=count_parameters(content),
-        model_bytes=len(content),
+        num_parameters=count_parameters(bundle.read(variant.settings.get("source", variant.file))),  # an engine is built from an ONNX file
+        model_bytes=bundle.files[variant.file].bytes,
         digest=bundle.digest,
         open=lambda threads: bundle.runner(threads=threads),
     )

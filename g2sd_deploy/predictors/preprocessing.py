@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from g2sd_deploy.errors import UserError
 
 if TYPE_CHECKING:
+    from g2sd_export.edge.image_input import Layout
     from g2sd_export.edge.preprocess import Preprocessing
-    from g2sd_export.edge.runner import Layout
 
 _KEYS = ("image_px", "resize_px", "num_channels", "mean", "std", "interpolation")
 _TOLERANCE = 1e-6
@@ -165,7 +165,7 @@ def check_class_names(name: str, class_names: Sequence[str] | None, num_classes:
 
 
 def _checked(sidecar: Sidecar) -> Sidecar:
-    from g2sd_export.edge.runner import Layout
+    from g2sd_export.edge.image_input import Layout
 
     layouts = get_args(Layout)
     if sidecar.layout not in (None, *layouts):

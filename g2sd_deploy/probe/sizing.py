@@ -62,7 +62,7 @@ def extent_of(recipe: Recipe, num_train: int, num_test: int, num_cores: int = 1)
         num_test: Test images of the run.
         num_cores: Cores that decode.
     """
-    batch = max((training.batch_size for training in training_of(recipe).values()), default=1)
+    batch = max((training.fewest_images for training in training_of(recipe).values()), default=1)
     settings = recipe.evaluate or EvaluateSettings()
     corrupted = min(num_test, settings.corruptions.max_images) if settings.corruptions is not None else 0
     occluded = min(num_test, settings.occlusion.max_images) if settings.occlusion is not None else 0
@@ -107,14 +107,15 @@ def trial_recipe(recipe: Recipe, extent: Extent, running: Set[str]) -> Recipe:
             "similarity": {"max_images": extent.trial_compared, "batch_size": extent.trial_compared},
             "sets": [],
         },
-        "export": {"max_flipped_share": 1.0, "max_abs_logit_diff": 1e6},  # a trial's student proves nothing
+        "export": {"max_quantisers": 1, "calibration_images": 8, "robustness": {"max_images": 8}},
         "profile": {"repeats": PROFILE_REPEATS, "warmup": PROFILE_WARMUP},
     }
     if recipe.evaluate is not None and recipe.evaluate.batch_size is not None:
         changes["evaluate"]["batch_size"] = max(1, min(recipe.evaluate.batch_size, extent.trial_test // _EVALUATE_BATCHES))
     for name, settings in training_of(recipe).items():
-        steps = min(NUM_STEPS, num_steps_of(settings.epochs, settings.batch_size, extent.train)) if name in running else 1
-        epochs = steps / max(1, extent.trial_train // settings.batch_size)
+        of_run, of_trial = settings.num_trained(extent.train), settings.num_trained(extent.trial_train)
+        steps = min(NUM_STEPS, num_steps_of(settings.epochs, settings.batch_size, of_run)) if name in running else 1
+        epochs = steps / max(1, of_trial // settings.batch_size)
         changes[name] = {"epochs": epochs, "warmup_epochs": 0.0, "base_lr": 1e-8, "min_lr": 0.0, "loss_band": None}
     return with_values(recipe, changes)
 

@@ -31,7 +31,7 @@ from g2sd_deploy.probe.sizing import (
 from g2sd_deploy.probe.watching import Watch, Watched
 from g2sd_deploy.progress import Progress
 from g2sd_deploy.runtime import CheckpointEvery, Runtime, Trial
-from g2sd_deploy.settings import EvaluateSettings, Recipe, TrainSettings
+from g2sd_deploy.settings import EvaluateSettings, QuantiseSettings, Recipe, TrainSettings
 
 _ROOM_BYTES = 2 << 30
 """Beside its images a trial writes a few networks."""
@@ -181,11 +181,12 @@ def _training(row: Estimate, settings: TrainSettings, extent: Extent, artifact: 
     from g2sd_deploy.training.schedule import num_steps_of
 
     figures = artifact.metrics
-    tried, steps = figures["num_steps"], num_steps_of(settings.epochs, settings.batch_size, extent.train)
+    tried, steps = figures["num_steps"], num_steps_of(settings.epochs, settings.batch_size, settings.num_trained(extent.train))
     step_ms = estimates.step_ms_of(figures)
+    seconds = estimates.training_seconds(watched.seconds, tried, steps, step_ms)
     return replace(
         row,
-        seconds=estimates.training_seconds(watched.seconds, tried, steps, step_ms),
+        seconds=estimates.stretched_seconds(seconds, _around_training(settings, extent, watched)),
         steps=steps,
         steps_tried=tried,
         step_ms=step_ms,
@@ -194,6 +195,16 @@ def _training(row: Estimate, settings: TrainSettings, extent: Extent, artifact: 
         disk_bytes=estimates.full_bytes(_sizes(artifact), {"history": steps / tried}),
         checkpoint_bytes=NUM_KEPT * figures["state_bytes"],
     )
+
+
+def _around_training(settings: TrainSettings, extent: Extent, watched: Watched) -> list[tuple[float, float]]:
+    """What the quantise stage looks at before and after it trains: its time in the trial, and how many times longer the run needs."""
+    if not isinstance(settings, QuantiseSettings):
+        return []
+    of_run, of_trial = (settings.num_looked_at(num) for num in (extent.train, extent.trial_train))
+    calibration, *scored = (watched.series[place] for place in (0, 1, 2, -1))
+    factors = [run / trial for run, trial in zip(of_run, of_trial, strict=True)]
+    return [(calibration.seconds, factors[0]), *((one.seconds, factors[1]) for one in scored)]
 
 
 def _other(row: Estimate, recipe: Recipe, extent: Extent, artifact: Artifact, watched: Watched) -> Estimate:

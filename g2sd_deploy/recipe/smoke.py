@@ -19,7 +19,7 @@ def shrink_for_smoke(recipe: Recipe) -> Recipe:
         recipe,
         {
             "data": images,
-            **dict.fromkeys(("pretrain", "finetune", "specific", "baseline"), training),
+            **dict.fromkeys(("pretrain", "finetune", "specific", "quantise", "baseline"), training),
             "generic": training | {"loss_band": None},  # five steps teach nothing
             "evaluate": {
                 "corruptions": {"max_images": 4, "severities": [3]},
@@ -27,6 +27,7 @@ def shrink_for_smoke(recipe: Recipe) -> Recipe:
                 "similarity": {"max_images": BATCH_SIZE, "batch_size": BATCH_SIZE},
                 "sets": [],
             },
+            "export": {"max_quantisers": 1, "calibration_images": 8, "robustness": {"max_images": 4}},
             "profile": {"repeats": 10, "warmup": 2},
         },
     )

@@ -7,7 +7,7 @@ from g2sd_deploy.report import charts, formatting
 from g2sd_deploy.report.document import Block, Chart, Code, Column, Facts, Gallery, Image, Note, Row, Section, Table, Tone
 from g2sd_deploy.report.headline import sentence
 from g2sd_deploy.report.results import not_run
-from g2sd_deploy.report.summary import TRAINING_STAGES, RunSummary, StageRecord, Training
+from g2sd_deploy.report.summary import TRAINING_STAGES, Rounding, RunSummary, StageRecord, Training
 
 MAX_CLASS_NAMES = 20
 
@@ -87,6 +87,8 @@ def _training_notes(training: Training) -> list[Note]:
     if training.loss_band is not None:
         verdict, reason = training.loss_band
         notes.append(Note(reason, f"{name}: loss band {verdict.replace('_', ' ')}", "good" if verdict == "passed" else "idle"))
+    if training.rounding is not None:
+        notes.append(_rounding_note(name, training.rounding))
     return notes
 
 
@@ -127,8 +129,20 @@ def _tone(run: RunSummary) -> Tone:
 
 
 def _expected(run: RunSummary, stage: str) -> bool:
-    """Is it worth a word that this stage is missing? Not the teacher's stages where a finished teacher was given."""
+    """Is it worth a word that this stage is missing? Not the teacher's stages where a finished teacher was given, nor one few ask for."""
+    if stage == "quantise":
+        return run.resolved.get(stage) is not None
     return not (run.teacher and stage in ("pretrain", "finetune"))
+
+
+def _rounding_note(name: str, rounding: Rounding) -> Note:
+    top1 = [formatting.percent(value) for value in (rounding.top1_float, rounding.top1_before, rounding.top1_after)]
+    won = "" if rounding.recovered is None else f"; {formatting.percent(rounding.recovered, 0)} of the loss was won back"
+    text = (
+        f"Top-1 of the student on {formatting.count(rounding.num_images)} training images that were held out: {top1[0]} in float, "
+        f"{top1[1]} rounded to {rounding.bits} bits, {top1[2]} rounded after training{won}."
+    )
+    return Note(text, f"{name}: rounding", "idle")
 
 
 def _curve(training: Training) -> Chart:

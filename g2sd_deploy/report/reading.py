@@ -13,13 +13,16 @@ from g2sd_deploy.report.reading_scores import read_evaluation
 from g2sd_deploy.report.summary import (
     STAGES,
     TRAINING_STAGES,
+    Candidate,
     DataFacts,
     Export,
     Latency,
     LossPoint,
     Parity,
+    Rounding,
     RunSummary,
     StageRecord,
+    Standing,
     TeacherFacts,
     Training,
     Verdict,
@@ -135,6 +138,20 @@ def _training(stage: str, artifact: _Artifact) -> Training:
         history=_history(artifact.folder / "history.jsonl", f"{stage}/history.jsonl"),
         warnings=metrics.texts("warnings") if "warnings" in metrics.values else (),
         loss_band=_loss_band(metrics.child("loss_band")) if "loss_band" in metrics.values else None,
+        rounding=_rounding(metrics) if "held_out" in metrics.values else None,
+    )
+
+
+def _rounding(metrics: Fields) -> Rounding:
+    held_out = metrics.child("held_out")
+    top1 = held_out.child("top1")
+    return Rounding(
+        bits=metrics.count("bits"),
+        num_images=held_out.count("num_images"),
+        top1_float=top1.number("float"),
+        top1_before=top1.number("before"),
+        top1_after=top1.number("after"),
+        recovered=held_out.maybe_number("recovered"),
     )
 
 
@@ -155,12 +172,43 @@ def _export(artifact: _Artifact) -> Export:
     bundle = metrics.text("bundle")
     files = artifact.fields.maybe_child("files").named_children()
     return Export(
-        onnx_bytes=metrics.count("onnx_bytes"),
-        opset=metrics.count("opset"),
-        onnx_sha256=metrics.text("onnx_sha256"),
+        target=metrics.text("target"),
+        default=metrics.text("default"),
+        model_file=metrics.text("model_file"),
+        model_bytes=metrics.count("model_bytes"),
+        model_sha256=metrics.text("model_sha256"),
         bundle=bundle,
         bundle_bytes=sum(entry.count("bytes") for name, entry in files.items() if name.startswith(f"{bundle}/")),
         parity=_parity(metrics.maybe_child("parity")),
+        hops=tuple(_parity(hop) for hop in metrics.children("hops")),
+        candidates=tuple(_candidate(row, metrics) for row in metrics.children("candidates")),
+        standing={name: _standing(one) for name, one in metrics.maybe_child("standing").named_children().items()},
+    )
+
+
+def _candidate(row: Fields, metrics: Fields) -> Candidate:
+    name = row.text("name")
+    return Candidate(
+        name=name,
+        verdict=_verdict(row),
+        why=metrics.maybe_child("reasons").maybe_text(name) or row.maybe_text("reason"),
+        top1=row.maybe_number("top1"),
+        drop_points=row.maybe_number("drop_points"),
+        flipped=row.maybe_count("flipped"),
+        p50_ms=metrics.maybe_child("latency").maybe_child(name).maybe_number("p50_ms"),
+        file_bytes=row.maybe_count("file_bytes"),
+        chosen=bool(row.values.get("chosen")),
+    )
+
+
+def _standing(fields: Fields) -> Standing:
+    found = fields.maybe_child("corruptions").named_children()
+    levels = {name: [level.number("top1") for level in one.named_children().values()] for name, one in found.items()}
+    return Standing(
+        top1=fields.number("top1"),
+        ece=fields.number("ece"),
+        mean_corruption_top1=fields.maybe_number("mean_corruption_top1"),
+        corruptions={name: sum(top1) / len(top1) for name, top1 in levels.items() if top1},
     )
 
 
@@ -176,11 +224,13 @@ def _parity(fields: Fields) -> Parity:
         max_abs_logit_diff=fields.maybe_number("max_abs_logit_diff"),
         mean_abs_logit_diff=fields.maybe_number("mean_abs_logit_diff"),
         min_cosine=fields.maybe_number("min_cosine"),
+        mean_kl=fields.maybe_number("mean_kl"),
         top1_reference=fields.maybe_number("top1_reference"),
         top1_candidate=fields.maybe_number("top1_candidate"),
         tolerance=fields.numbers("tolerance"),
         reference=fields.maybe_text("reference"),
         candidate=fields.maybe_text("candidate"),
+        name=fields.maybe_text("name"),
     )
 
 

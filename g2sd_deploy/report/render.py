@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from g2sd_deploy.report import accuracy, formatting, invariance, making, other_sets, papers, results
+from g2sd_deploy.report import accuracy, formatting, invariance, making, other_sets, papers, results, shipping
 from g2sd_deploy.report.document import Document, Section
 from g2sd_deploy.report.headline import build_headline
 from g2sd_deploy.report.summary import RunSummary
@@ -66,7 +66,7 @@ def build_document(run: RunSummary) -> Document:
             accuracy.accuracy_section(run),
             accuracy.robustness_section(run),
             *_further_sections(run),
-            results.parity_section(run),
+            shipping.parity_section(run),
             results.latency_section(run),
             making.bundle_section(run),
             making.data_section(run),

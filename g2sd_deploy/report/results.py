@@ -1,35 +1,14 @@
-"""Sections about the exported result: parity, latency, size."""
-
-from collections.abc import Callable, Mapping
+"""Sections about latency and size."""
 
 from g2sd_deploy.report import charts, formatting
 from g2sd_deploy.report.document import Block, Chart, Column, Note, Row, Section, Table
-from g2sd_deploy.report.headline import parity_notice, sentence
-from g2sd_deploy.report.summary import Export, Latency, Parity, RunSummary
-
-_UNITS: Mapping[str, Callable[[float | None], str]] = {
-    "max_abs_logit_diff": formatting.scientific,
-    "mean_abs_logit_diff": formatting.scientific,
-    "min_cosine": lambda value: formatting.significant(value, 7),
-    "flipped_share": formatting.percent,
-    "top1_reference": formatting.percent,
-    "top1_candidate": formatting.percent,
-}
+from g2sd_deploy.report.headline import sentence
+from g2sd_deploy.report.summary import Export, Latency, RunSummary
 
 
 def not_run(run: RunSummary, stage: str) -> Note:
     """The block that stands in for a stage that did not run."""
     return Note(sentence(run.absent[stage]), "Not run", "idle")
-
-
-def parity_section(run: RunSummary) -> Section:
-    """Every number of the parity check beside what is allowed."""
-    parity = run.parity
-    blocks: tuple[Block, ...] = (parity_notice(parity),)
-    if run.export and parity.num_images is not None:
-        blocks += (_parity_table(parity),)
-    lead = "The exported file is run on real test images and compared with the model that was scored."
-    return Section("parity", "Parity", lead, blocks)
 
 
 def latency_section(run: RunSummary) -> Section:
@@ -78,42 +57,11 @@ def _sizes(run: RunSummary) -> tuple[Block, ...]:
     blocks: list[Block] = []
     if rows:
         caption = "Smaller is better."
-        caption += f" ONNX operator set {run.export.opset}, SHA-256 {formatting.short(run.export.onnx_sha256)}." if run.export else ""
+        caption += f" SHA-256 of {run.export.model_file}: {formatting.short(run.export.model_sha256)}." if run.export else ""
         blocks.append(
             Table("Size on disk", (Column("What"), Column("Parameters", numeric=True), Column("Size", numeric=True)), tuple(rows), caption)
         )
     return tuple(blocks)
-
-
-def _parity_table(parity: Parity) -> Table:
-    rows = [
-        _parity_row(
-            parity,
-            "flipped_share",
-            f"Decisions that flip ({formatting.count(parity.flipped)} of {formatting.count(parity.num_images)})",
-            parity.flipped_share,
-        ),
-        _parity_row(parity, "max_abs_logit_diff", "Largest logit difference", parity.max_abs_logit_diff),
-        _parity_row(parity, "mean_abs_logit_diff", "Mean logit difference", parity.mean_abs_logit_diff),
-        _parity_row(parity, "min_cosine", "Smallest cosine of logits", parity.min_cosine),
-        _parity_row(parity, "top1_reference", f"Top-1 of {parity.reference or 'the reference'}", parity.top1_reference),
-        _parity_row(parity, "top1_candidate", f"Top-1 of {parity.candidate or 'the candidate'}", parity.top1_candidate),
-    ]
-    num_images = formatting.count(parity.num_images)
-    caption = f"{parity.reference} against {parity.candidate} on {num_images} test images. Smaller differences are better."
-    columns = (Column("Check"), Column("Measured", numeric=True), Column("Allowed", numeric=True))
-    return Table("Parity", columns, tuple(rows), caption)
-
-
-def _parity_row(parity: Parity, key: str, label: str, measured: float | None) -> Row:
-    shown = _UNITS[key]
-    allowed = parity.tolerance.get(key)
-    if allowed is None:
-        return Row((label, shown(measured), "no limit"))
-    floor = key.startswith("min_")
-    within = measured is not None and (measured >= allowed if floor else measured <= allowed)
-    mark = "at least" if floor else "at most"
-    return Row((label, shown(measured), f"{mark} {shown(allowed)}"), tone="plain" if within else "bad")
 
 
 def _mark(run: RunSummary, row: Latency) -> charts.Mark | None:
@@ -123,7 +71,7 @@ def _mark(run: RunSummary, row: Latency) -> charts.Mark | None:
         return None
     ships = row.model == "student" and row.runtime != "torch" and run.export is not None
     top1 = run.parity.top1_candidate if ships and run.parity.top1_candidate is not None else scores.clean.top1
-    size_mib = run.export.onnx_bytes / formatting.MIB if ships and run.export else scores.model_mib
+    size_mib = run.export.model_bytes / formatting.MIB if ships and run.export else scores.model_mib
     return charts.Mark(row.model, f"{formatting.label(row.model)}, {row.runtime}", row.p50_ms, top1, size_mib)
 
 
@@ -142,7 +90,8 @@ def _latency_row(row: Latency) -> Row:
 
 
 def _export_rows(export: Export) -> list[Row]:
-    rows = [Row(("Exported model.onnx", formatting.MISSING, formatting.mib(export.onnx_bytes / formatting.MIB)), "student", strong=True)]
+    size = formatting.mib(export.model_bytes / formatting.MIB)
+    rows = [Row((f"Exported {export.model_file}", formatting.MISSING, size), "student", strong=True)]
     if export.bundle_bytes:
         rows.append(Row(("Whole bundle", formatting.MISSING, formatting.mib(export.bundle_bytes / formatting.MIB))))
     return rows

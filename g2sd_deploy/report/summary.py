@@ -10,8 +10,8 @@ from g2sd_deploy.report.scores import Evaluation, ModelScores
 
 Verdict = Literal["passed", "failed", "not_run"]
 
-STAGES = ("data", "teacher", "pretrain", "finetune", "generic", "specific", "baseline", "evaluate", "export", "profile")
-TRAINING_STAGES = ("pretrain", "finetune", "generic", "specific", "baseline")
+STAGES = ("data", "teacher", "pretrain", "finetune", "generic", "specific", "quantise", "baseline", "evaluate", "export", "profile")
+TRAINING_STAGES = ("pretrain", "finetune", "generic", "specific", "quantise", "baseline")
 STAGES_THAT_TRAIN: Mapping[str, tuple[str, ...]] = {
     "teacher": ("pretrain", "finetune"),
     "student": ("generic", "specific"),
@@ -69,6 +69,18 @@ class LossPoint:
 
 
 @dataclass(frozen=True)
+class Rounding:
+    """What `bits` bits cost the student on training images that were held out, and what training won back; None where nothing was lost."""
+
+    bits: int
+    num_images: int
+    top1_float: float
+    top1_before: float
+    top1_after: float
+    recovered: float | None
+
+
+@dataclass(frozen=True)
 class Training:
     """One training stage and its loss curve."""
 
@@ -85,6 +97,7 @@ class Training:
     history: tuple[LossPoint, ...]
     warnings: tuple[str, ...] = ()
     loss_band: tuple[Verdict, str] | None = None
+    rounding: Rounding | None = None
 
 
 @dataclass(frozen=True)
@@ -99,23 +112,55 @@ class Parity:
     max_abs_logit_diff: float | None = None
     mean_abs_logit_diff: float | None = None
     min_cosine: float | None = None
+    mean_kl: float | None = None
     top1_reference: float | None = None
     top1_candidate: float | None = None
     tolerance: Mapping[str, float] = field(default_factory=dict)
     reference: str = ""
     candidate: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the exported model, and what became of it; figures are None where it did not run."""
+
+    name: str
+    verdict: Verdict
+    why: str
+    top1: float | None
+    drop_points: float | None
+    flipped: int | None
+    p50_ms: float | None
+    file_bytes: int | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The float model or the file that ships, on the images of the proof."""
+
+    top1: float
+    ece: float
+    mean_corruption_top1: float | None
+    corruptions: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Export:
-    """The ONNX file and the bundle around it; `bundle` is a folder name inside the export artifact."""
+    """The file that ships, every other one that was tried, and the bundle; `bundle` is a folder name inside the export artifact."""
 
-    onnx_bytes: int
-    opset: int
-    onnx_sha256: str
+    target: str
+    default: str
+    model_file: str
+    model_bytes: int
+    model_sha256: str
     bundle: str
     bundle_bytes: int
     parity: Parity
+    hops: tuple[Parity, ...]
+    candidates: tuple[Candidate, ...]
+    standing: Mapping[str, Standing]
 
 
 @dataclass(frozen=True)

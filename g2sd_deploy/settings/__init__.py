@@ -16,11 +16,14 @@ from g2sd_deploy.settings.outcome import (
     CorruptionSettings,
     EvaluateSettings,
     ExportSettings,
+    LicenceSettings,
     OcclusionSettings,
     ProfileSettings,
     ReportSettings,
+    RobustnessSettings,
     SimilaritySettings,
 )
+from g2sd_deploy.settings.quantise import QuantiseSettings
 from g2sd_deploy.settings.recipe import Recipe
 from g2sd_deploy.settings.specific import (
     CustomSpecificSettings,
@@ -35,6 +38,7 @@ from g2sd_deploy.settings.training import (
     AugmentSettings,
     ClassifyAugmentSettings,
     ClassifyTrainSettings,
+    LabelledTrainSettings,
     MixSettings,
     PretextTrainSettings,
     TrainSettings,
@@ -59,6 +63,8 @@ __all__ = [
     "G2sdSettings",
     "GenericSettings",
     "HardDistillationSettings",
+    "LabelledTrainSettings",
+    "LicenceSettings",
     "LossBandSettings",
     "MaeSettings",
     "MixSettings",
@@ -68,8 +74,10 @@ __all__ = [
     "PretextTrainSettings",
     "PretrainSettings",
     "ProfileSettings",
+    "QuantiseSettings",
     "Recipe",
     "ReportSettings",
+    "RobustnessSettings",
     "SimilaritySettings",
     "SoftDistillationSettings",
     "SpecificSettings",

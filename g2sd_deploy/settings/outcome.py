@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from g2sd_deploy.data.corruptions import CorruptionName
-from g2sd_deploy.settings.base import Fraction, Positive, Settings
+from g2sd_deploy.settings.base import Fraction, Settings
 
 
 class CorruptionSettings(Settings):
@@ -66,17 +66,52 @@ class EvaluateSettings(Settings):
     """Images of each of these sets that may be unusable; they are left out and counted."""
 
 
-class ExportSettings(Settings):
-    """ONNX file, its parity with the trained student, and the bundle."""
+class RobustnessSettings(CorruptionSettings):
+    """Corruptions under which the file that ships is scored beside the float model."""
 
-    opset: Annotated[int, Field(ge=18, le=23)] = 20
-    """ONNX operator set."""
-    max_flipped_share: Fraction = 0.0
-    """Parity fails when more than this share of the test images changes its decision."""
-    max_abs_logit_diff: Positive = 1e-3
-    """Parity fails when a logit moves by more than this."""
+    names: Annotated[tuple[CorruptionName, ...], Field(strict=False, min_length=1)] = (
+        "gaussian_noise",
+        "defocus_blur",
+        "contrast",
+        "jpeg_compression",
+    )
+    """Corruptions to apply."""
+    severities: Annotated[tuple[Annotated[int, Field(ge=1, le=5)], ...], Field(strict=False, min_length=1)] = (3,)
+    """Severities to apply."""
+    max_images: PositiveInt = 500
+    """Test images to corrupt, spread evenly over the test set."""
+
+
+class LicenceSettings(Settings):
+    """Under which licences the bundle may be used; SPDX names where there are any."""
+
+    model: str = "unknown"
+    """Of the student's weights."""
+    data: str = "unknown"
+    """Of the training images."""
+    teacher: str | None = None
+    """Of the teacher; the catalogue's when left out."""
+
+
+class ExportSettings(Settings):
+    """The bundle for a device: its files, their proof, and which of them ships."""
+
+    target: str = "cpu-x86"
+    """Name of a target that ships with the package (`g2sd targets`), or a file of your own; tolerances and number formats are there."""
+    only: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Candidates of the target to make, by name (`fp32-onnxruntime`); all of them when left out."""
+    max_quantisers: PositiveInt | None = None
+    """How many of the target's quantisers to try for INT8, in its order; all of them when left out."""
+    max_images: PositiveInt | None = None
+    """Test images that every file has to answer like the trained student, spread evenly; all of them when left out."""
+    calibration_images: Annotated[int, Field(ge=8)] | None = None
+    """Training images to calibrate INT8 with; the target's number when left out."""
+    robustness: RobustnessSettings | None = RobustnessSettings()
+    """Accuracy under corruption of the file that ships, beside the float model's; null leaves it out."""
     num_samples: PositiveInt = 16
     """Test images stored in the bundle for its self-test."""
+    licences: LicenceSettings = LicenceSettings()
+    """Under which licences the bundle may be used."""
 
 
 class ProfileSettings(Settings):

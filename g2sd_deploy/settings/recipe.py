@@ -9,6 +9,7 @@ from g2sd_deploy.settings.data import DataSettings
 from g2sd_deploy.settings.generic import DmaeSettings, G2sdSettings, GenericSettings, MaeSettings, TinymimSettings
 from g2sd_deploy.settings.networks import EncoderSettings
 from g2sd_deploy.settings.outcome import EvaluateSettings, ExportSettings, ProfileSettings, ReportSettings
+from g2sd_deploy.settings.quantise import QuantiseSettings
 from g2sd_deploy.settings.specific import SpecificSettings
 from g2sd_deploy.settings.teachers import BaselineSettings, FinetuneSettings, PretrainSettings, TeacherSettings
 
@@ -36,6 +37,8 @@ class Recipe(Settings):
     """First stage: what the student learns without labels."""
     specific: SpecificSettings | None = None
     """Second stage: what it learns with labels."""
+    quantise: QuantiseSettings | None = None
+    """Third stage: the student learns to bear the rounding of an 8-bit file."""
     baseline: BaselineSettings | None = None
     """Supervised training of the same student, for comparison."""
     evaluate: EvaluateSettings | None = None
@@ -89,6 +92,7 @@ def _missing_sections(recipe: Recipe) -> list[str]:
             "specific needs a fine-tuned teacher: add teacher.classifier, or pretrain and finetune; or use method finetune",
         ),
         (specific is not None and generic is None, "specific needs generic before it"),
+        (recipe.quantise is not None and specific is None, "quantise needs specific before it: there is no student to quantise"),
         (
             recipe.student is None and (generic is not None or recipe.baseline is not None),
             "generic and baseline need student (the encoder's shape)",

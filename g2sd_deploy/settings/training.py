@@ -90,6 +90,15 @@ class TrainSettings(Settings):
     augment: AugmentSettings = AugmentSettings()
     """Random crop and flip."""
 
+    @property
+    def fewest_images(self) -> int:
+        """Training images that one step needs."""
+        return self.batch_size
+
+    def num_trained(self, num_images: int) -> int:
+        """Training images that the stage learns from, of those that there are."""
+        return num_images
+
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
         if self.warmup_epochs > self.epochs:
@@ -104,18 +113,23 @@ class PretextTrainSettings(TrainSettings):
     """AdamW betas."""
 
 
-class ClassifyTrainSettings(TrainSettings):
-    """Supervised training of a classifier."""
+class LabelledTrainSettings(TrainSettings):
+    """Training of a classifier on labels."""
 
     augment: ClassifyAugmentSettings = ClassifyAugmentSettings()
     """Random crop and flip, RandAugment and erasing."""
     mix: MixSettings = MixSettings()
     """Mixup, CutMix and label smoothing."""
-    pooling: Literal["cls", "mean"] = "cls"
-    """Token that the head reads: the class token, or the mean of the patch tokens followed by a norm of its own."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Factor between the learning rates of one layer and the next; 1 gives every layer the same rate."""
     drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Probability of skipping the last block for a sample; it grows linearly from 0 at the first block."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Keep an exponential moving average of the weights with this decay per step, and save it instead; none by default."""
+
+
+class ClassifyTrainSettings(LabelledTrainSettings):
+    """Supervised training of a new classifier."""
+
+    pooling: Literal["cls", "mean"] = "cls"
+    """Token that the head reads: the class token, or the mean of the patch tokens followed by a norm of its own."""

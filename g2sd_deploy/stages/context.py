@@ -30,6 +30,7 @@ MASKED_FILE = "masked.safetensors"
 GENERIC_FILE = "generic.safetensors"
 ENCODER_FILE = "encoder.safetensors"
 CLASSIFIER_FILE = "classifier.safetensors"
+RANGES_FILE = "ranges.json"
 HISTORY_FILE = "history.jsonl"
 BUNDLE = "bundle"
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -138,6 +139,11 @@ def encoder_spec(settings: EncoderSettings, preprocessing: Preprocessing) -> Enc
 def encoder_file(artifact: Artifact) -> Path:
     """The file of a stage or a teacher that holds its encoder."""
     return artifact.file(next(name for name in (ENCODER_FILE, GENERIC_FILE, MASKED_FILE, CLASSIFIER_FILE) if name in artifact.files))
+
+
+def classifier_to_quantise(inputs: Mapping[str, Artifact]) -> Path:
+    """The classifier that 8-bit files are made from: what the quantise stage made of the student where it ran, else the student."""
+    return inputs["quantised" if "quantised" in inputs else "student"].file(CLASSIFIER_FILE)
 
 
 def frozen(context: Context, model: Network, precision: Precision) -> Network:

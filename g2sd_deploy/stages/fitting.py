@@ -17,7 +17,7 @@ from g2sd_deploy.methods.views import LabelledViews, Views
 from g2sd_deploy.models.checkpoint import ClassifierFile, save_classifier
 from g2sd_deploy.models.vit import Classifier, EncoderSpec, survival_scales
 from g2sd_deploy.randomness import uniform
-from g2sd_deploy.settings import ClassifyTrainSettings, LossBandSettings, TrainSettings
+from g2sd_deploy.settings import ClassifyTrainSettings, LabelledTrainSettings, LossBandSettings, TrainSettings
 from g2sd_deploy.stages.context import CLASSIFIER_FILE, HISTORY_FILE, Context, Dataset
 from g2sd_deploy.training.checkpoints import Checkpoints
 from g2sd_deploy.training.feed import Batch, Feed
@@ -44,7 +44,7 @@ def views_of(context: Context, batch: Batch, student: EncoderSpec) -> Views:
 def make_feed(context: Context, dataset: Dataset, settings: TrainSettings, color_jitter: float = 0.0) -> Feed:
     """Batches of the training set as the stage's settings ask for."""
     pre = dataset.preprocessing
-    mixes = isinstance(settings, ClassifyTrainSettings) and (settings.mix.mixup > 0 or settings.mix.cutmix > 0)
+    mixes = isinstance(settings, LabelledTrainSettings) and (settings.mix.mixup > 0 or settings.mix.cutmix > 0)
     return Feed(
         dataset.train,
         settings,
@@ -156,7 +156,7 @@ def train_classifier(
     return training_result(context, log, model, path, method)
 
 
-def labelled_views_of(context: Context, batch: Batch, settings: ClassifyTrainSettings, depth: int, num_classes: int) -> LabelledViews:
+def labelled_views_of(context: Context, batch: Batch, settings: LabelledTrainSettings, depth: int, num_classes: int) -> LabelledViews:
     """Smoothed labels, mixup or CutMix of neighbours, and drop path; all are functions of (seed, epoch, sample index)."""
     turn, mix = batch.turn, settings.mix
     targets = smoothed_one_hot(batch.labels, num_classes, mix.label_smoothing)

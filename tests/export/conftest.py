@@ -13,14 +13,25 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from g2sd_export.bundle import write_bundle
+from g2sd_export.bundle import BuiltVariant, Variant, write_bundle
 from g2sd_export.edge.agreement import ParityTolerance
 from g2sd_export.edge.preprocess import Preprocessing, normalise
 from g2sd_export.onnx_file import OnnxInfo, export_onnx, model_metadata
 
 CLASS_NAMES = ("T-shirt", "Trouser", "Pullover", "Kleid für Übermorgen", "Coat", "Sandal")
 
-PASSED = {"verdict": "passed", "reason": "", "num_images": 100}
+HOP = {
+    "name": "fp32",
+    "after": "torch",
+    "verdict": "passed",
+    "reason": "",
+    "num_images": 100,
+    "flipped": 0,
+    "max_abs_logit_diff": 1e-6,
+    "min_cosine": 1.0,
+    "top1_reference": 0.81,
+    "top1_candidate": 0.81,
+}
 
 
 class TinyViT(nn.Module):
@@ -92,22 +103,54 @@ def onnx_path(onnx_info: OnnxInfo) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_variant() -> Callable[..., Variant]:
+    """The entry of the tiny model's float file; any field can be replaced."""
+
+    def make(name: str = "fp32-onnxruntime", **changes: object) -> Variant:
+        fields: dict[str, object] = {
+            "name": name,
+            "file": "models/fp32.onnx",
+            "precision": "fp32",
+            "runtime": "onnxruntime",
+            "settings": {"provider": "CPUExecutionProvider"},
+            "input": {"name": "images", "dtype": "float32", "layout": "NCHW", "shape": ["batch", 1, 28, 28]},
+            "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(CLASS_NAMES)]},
+            "verdict": "passed",
+            "reason": "",
+            "hops": (HOP,),
+            "tolerance": ParityTolerance(),
+            "device_tolerance": ParityTolerance(),
+        }
+        return Variant(**(fields | changes))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def make_bundle(
-    onnx_path: Path, preprocessing: Preprocessing, images: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32]
+    make_variant: Callable[..., Variant],
+    onnx_path: Path,
+    preprocessing: Preprocessing,
+    images: npt.NDArray[np.uint8],
+    logits: npt.NDArray[np.float32],
 ) -> Callable[..., Path]:
     """Writes the tiny model's bundle; any argument of ``write_bundle`` can be replaced."""
 
     def make(folder: Path, **changes: object) -> Path:
         arguments: dict[str, object] = {
             "name": "tiny",
-            "onnx_path": onnx_path,
+            "variants": [BuiltVariant(make_variant(), onnx_path, logits)],
+            "default": "fp32-onnxruntime",
             "preprocessing": preprocessing,
             "class_names": CLASS_NAMES,
             "sample_images": images,
             "expected_logits": logits,
-            "tolerance": ParityTolerance(),
-            "parity": PASSED,
-            "provenance": {"recipe": "tiny"},
+            "target": {"name": "cpu-x86", "description": "Any x86 processor."},
+            "licences": {"model": "CC-BY-NC-4.0", "code": "Apache-2.0 AND MIT", "data": "MIT"},
+            "provenance": {"recipe": "tiny", "evaluated_on": "fashion-mnist"},
+            "verdict": "passed",
+            "program_version": "1.2.3",
+            "threads": 1,
         }
         return write_bundle(folder, **(arguments | changes))  # type: ignore[arg-type]
 

@@ -11,6 +11,7 @@ import pytest
 
 from g2sd_deploy.artifact import read_artifact
 from g2sd_deploy.recipe import bundled_recipes
+from g2sd_export.targets import find_target
 
 ALL = ["data", "teacher", "generic", "specific", "baseline", "evaluate", "export", "profile", "report"]
 
@@ -102,13 +103,17 @@ def test_a_plan_tells_what_would_run_and_why(g2sd: Callable[..., Any], smoke_run
     assert found[-1] == {"stage": "report", "runs": True, "reason": "forced"}
 
 
-def test_failed_parity_is_reported_with_exit_code_1(g2sd: Callable[..., Any], own_run: Path, smoke_run: Any) -> None:
-    answer = g2sd(*smoke_run.arguments, "--set", "export.max_abs_logit_diff=1e-12", "--out", own_run)
+def test_failed_parity_is_reported_with_exit_code_1(g2sd: Callable[..., Any], own_run: Path, smoke_run: Any, tmp_path: Path) -> None:
+    target = tmp_path / "strict.yaml"
+    text = find_target("cpu-x86").read_text(encoding="utf-8")
+    target.write_text(text.replace("max_abs_logit_diff: 1.0e-3", "max_abs_logit_diff: 1.0e-12"), encoding="utf-8")
+    answer = g2sd(*smoke_run.arguments, "--set", f"export.target={target}", "--out", own_run)
     assert answer.code == 1
-    assert answer.err.splitlines()[-1].startswith("error: export: parity failed: ")
+    assert answer.err.splitlines()[-1].startswith("error: export: the bundle is marked failed: ")
     assert [line for line in answer.err.splitlines() if line.startswith("error")] == answer.err.splitlines()[-1:]
     assert [line for line in answer.err.splitlines() if line.endswith(": starts")] == ["export: starts", "report: starts"]
-    assert not (own_run / "export" / "bundle").exists() and not (own_run / "profile").exists()
+    assert not (own_run / "profile").exists()
+    assert '"verdict": "failed"' in (own_run / "export" / "bundle" / "manifest.json").read_text(encoding="utf-8")
     page = (own_run / "report" / "report.md").read_text(encoding="utf-8")
     assert "failed" in page
 
@@ -121,9 +126,10 @@ def test_the_bundle_proves_itself_and_one_flipped_byte_makes_it_fail(own_run: Pa
     bundle = own_run / "export" / "bundle"
     done = selftest(bundle, python)
     assert done.returncode == 0 and done.stdout.startswith("selftest passed"), done.stderr
-    content = bytearray((bundle / "model.onnx").read_bytes())
+    model = bundle / "models" / "fp32.onnx"
+    content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
-    (bundle / "model.onnx").write_bytes(content)
+    model.write_bytes(content)
     done = selftest(bundle, python)
     assert done.returncode == 1 and done.stdout.startswith("selftest failed: ")
 

@@ -37,7 +37,7 @@ def test_stages_files_and_bundles_are_scored_in_one_pass_as_the_run_scored_them(
         "specific": folder / "specific",
         "classifier.safetensors": folder / "specific" / "classifier.safetensors",
         "export": folder / "export",
-        "onnx": f"onnx={folder / 'export' / 'bundle' / 'model.onnx'}",
+        "onnx": f"onnx={folder / 'export' / 'bundle' / 'models' / 'fp32.onnx'}",
         "teacher": folder / "teacher",
     }
     found = metrics_of(g2sd("evaluate", *models.values(), *ON, "--teacher", "teacher", "--json"))
@@ -189,13 +189,13 @@ def test_images_that_were_resized_when_they_were_stored_are_only_cropped(g2sd: G
 
 def test_a_damaged_bundle_is_not_scored(g2sd: G2sd, own_run: Path, tmp_path: Path) -> None:
     bundle = (own_run / "export" / "bundle").rename(tmp_path / "bundle")
-    with (bundle / "model.onnx").open("ab") as file:
+    with (bundle / "models" / "fp32.onnx").open("ab") as file:
         file.write(b"\0")
-    assert "model.onnx" in error_of(g2sd("evaluate", bundle, *ON))
+    assert "fp32.onnx" in error_of(g2sd("evaluate", bundle, *ON))
 
 
 def test_another_normalisation_than_the_models_is_refused(g2sd: G2sd, smoke_run: Any) -> None:
-    for model in ("specific", "export", "export/bundle/model.onnx"):
+    for model in ("specific", "export", "export/bundle/models/fp32.onnx"):
         error = error_of(g2sd("evaluate", smoke_run.folder / model, *ON, "--mean", "0.5"))
         assert "--mean 0.5 is asked for, but" in error and "says 0.286" in error and "drop --mean" in error
     assert g2sd("evaluate", smoke_run.folder / "specific", *ON, "--mean", "0.286", "--image-px", "28").code == 0

@@ -21,8 +21,8 @@ from g2sd_deploy.models.vit import Classifier, EncoderSpec
 from g2sd_deploy.predictors import AskedPreprocessing, open_predictor
 from g2sd_deploy.predictors.timm_models import digest_of_weights
 from g2sd_export.edge import tensorrt_runner
+from g2sd_export.edge.image_input import ImageInput
 from g2sd_export.edge.preprocess import Preprocessing
-from g2sd_export.edge.runner import ImageInput
 
 CPU = torch.device("cpu")
 OURS = Preprocessing(8, 10, 1, (0.25,), (0.5,), "bilinear")

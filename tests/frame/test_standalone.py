@@ -11,6 +11,7 @@ import pytest
 
 G2sd = Callable[..., Any]
 ON = ("--on", "bundled:fashion-mnist", "--max-images", "40")
+ONLY = ("--only", "fp32-onnxruntime")
 
 
 def error_of(answer: Any, code: int = 2) -> str:
@@ -28,8 +29,12 @@ def rows_of(answer: Any) -> list[dict[str, Any]]:
 
 def test_an_exported_classifier_is_a_bundle_that_proves_itself(g2sd: G2sd, smoke_run: Any, tmp_path: Path, python: str) -> None:
     out = tmp_path / "new" / "bundle"
-    (row,) = rows_of(g2sd("export", smoke_run.folder / "specific", *ON, "--out", out, "--json"))
-    assert (row["bundle"], row["verdict"], row["flipped"], row["num_images"]) == (str(out), "passed", 0, 40)
+    answer = g2sd("export", smoke_run.folder / "specific", *ON, *ONLY, "--out", out, "--json")
+    assert answer.code == 0, answer.err
+    made = json.loads(answer.out)
+    parity = made["parity"]
+    assert (made["bundle"], made["verdict"], parity["flipped"], parity["num_images"]) == (str(out), "passed", 0, 40)
+    assert made["default"] == "fp32-onnxruntime" and made["standing"]["float"]["top1"] == made["standing"]["shipped"]["top1"]
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
     done = subprocess.run([python, "-B", "-m", "edge", "selftest"], cwd=out, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -78,11 +83,18 @@ def test_what_is_no_model_is_named(command: str, model: str, message: str, g2sd:
     assert error_of(g2sd(*arguments)).startswith(message.format(path))
 
 
-@pytest.mark.parametrize("model", ["gone", "data", "run.json", "export"])
-def test_what_cannot_be_exported_is_named(model: str, g2sd: G2sd, smoke_run: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("gone", "there is no such model; give a classifier (.safetensors)"),
+        ("data", "holds neither classifier.safetensors nor a bundle's manifest.json"),
+        ("run.json", "is a file of no known kind"),
+        ("export", "is a bundle, which has been exported already; give the classifier it was made from"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(model: str, message: str, g2sd: G2sd, smoke_run: Any, tmp_path: Path) -> None:
     path = smoke_run.folder / model
-    wanted = f"{path}: is not a classifier; give a .safetensors file or a stage folder that holds classifier.safetensors"
-    assert error_of(g2sd("export", path, *ON, "--out", tmp_path / "bundle")) == wanted
+    assert error_of(g2sd("export", path, *ON, "--out", tmp_path / "bundle")).startswith(f"{path}: {message}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,5 +122,46 @@ def test_a_folder_that_is_no_run_has_no_report(g2sd: G2sd, tmp_path: Path) -> No
 def test_an_output_that_cannot_be_written_is_named(g2sd: G2sd, smoke_run: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     out = tmp_path / "file" / "sub"
-    for answer in (g2sd("report", smoke_run.folder, "--out", out), g2sd("export", smoke_run.folder / "specific", *ON, "--out", out)):
+    for answer in (g2sd("report", smoke_run.folder, "--out", out), g2sd("export", smoke_run.folder / "specific", *ON, *ONLY, "--out", out)):
         assert re.fullmatch(rf"--out {re.escape(str(out))}: cannot be written \(.+\); give a folder you may write to", error_of(answer))
+
+
+def test_int8_is_never_calibrated_on_the_images_that_judge_it(g2sd: G2sd, smoke_run: Any, tmp_path: Path) -> None:
+    command = ("export", smoke_run.folder / "specific", *ON, "--calibrate-split", "test", "--out", tmp_path / "bundle")
+    assert error_of(g2sd(*command)) == (
+        "--calibrate-split test: INT8 would be calibrated on the images that judge it; give another split, or other images with "
+        "--calibrate-on"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--target", "cpu-x68"), "there is no target cpu-x68; did you mean cpu-x86?"),
+        (("--only", "fp64"), "target cpu-x86 has no candidate fp64; its candidates are int8-bf16-openvino, "),
+    ],
+)
+def test_a_target_or_candidate_that_does_not_exist_is_named(
+    arguments: tuple[str, ...], message: str, g2sd: G2sd, smoke_run: Any, tmp_path: Path
+) -> None:
+    assert error_of(g2sd("export", smoke_run.folder / "specific", *ON, *arguments, "--out", tmp_path / "bundle")).startswith(message)
+
+
+def test_targets_are_listed_and_shown(g2sd: G2sd) -> None:
+    names = [line.split()[0] for line in g2sd("targets", "list").out.splitlines()]
+    assert names == [row["name"] for row in json.loads(g2sd("targets", "list", "--json").out)["targets"]]
+    assert "jetson-orin-jp6" in names
+    assert "\nname: cpu-arm\n" in g2sd("targets", "show", "cpu-arm").out
+
+
+def test_every_candidate_of_a_target_gets_a_verdict_and_a_reason(g2sd: G2sd, smoke_run: Any, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    answer = g2sd("export", smoke_run.folder / "specific", *ON, "--calibration-images", "16", "--not-corrupted", "--out", out, "--json")
+    assert answer.code == 0, answer.err
+    made = json.loads(answer.out)
+    assert sum(one["chosen"] for one in made["candidates"]) == 1
+    for one in made["candidates"]:
+        assert one["verdict"] in ("passed", "failed", "not_run") and made["reasons"][one["name"]], one
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    assert manifest["default"] == made["default"] and manifest["provenance"]["calibration"]["ids"]
+    assert len(manifest["provenance"]["candidates"]) == len(made["candidates"]) == 6

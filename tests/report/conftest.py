@@ -82,7 +82,7 @@ def quickstart_run() -> FakeRun:
     }
     artifacts = {stage: artifact(stage, metrics, parents.get(stage, [])) for stage, metrics in stages.items()}
     artifacts["export"]["files"] = {
-        "bundle/model.onnx": {"sha256": digest("onnx"), "bytes": 1_935_222},
+        "bundle/models/fp32.onnx": {"sha256": digest("onnx"), "bytes": 1_935_222},
         "bundle/manifest.json": {"sha256": digest("manifest"), "bytes": 2_113},
         "bundle/sample.npz": {"sha256": digest("sample"), "bytes": 14_020},
     }
@@ -241,7 +241,39 @@ def export_metrics() -> dict[str, Any]:
         "reference": "torch 2.15.0",
         "candidate": "onnxruntime 1.31.1 CPUExecutionProvider",
     }
-    return {"onnx_bytes": 1_935_222, "opset": 20, "onnx_sha256": digest("onnx"), "bundle": "bundle", "parity": parity}
+    hop = {**parity, "name": "onnx", "candidate": "onnxruntime 1.31.1 CPUExecutionProvider"}
+    return {
+        "verdict": "passed",
+        "target": "cpu-x86",
+        "default": "fp32-onnxruntime",
+        "model_file": "models/fp32.onnx",
+        "model_bytes": 1_935_222,
+        "model_sha256": digest("onnx"),
+        "bundle": "bundle",
+        "parity": parity,
+        "hops": [hop],
+        "candidates": [
+            candidate("int8-onnxruntime", "failed", 0.8814, 1.3, "1.30 points of accuracy are lost, tolerated 0.30"),
+            candidate("fp32-onnxruntime", "passed", 0.8944, 0.0, "", chosen=True),
+            candidate("bf16-openvino", "not_run", None, None, "openvino is not installed here"),
+        ],
+        "latency": {"fp32-onnxruntime": {"p50_ms": 0.91}},
+        "reasons": {"fp32-onnxruntime": "the fastest inside the accuracy budget"},
+        "standing": {name: standing_of(top1) for name, top1 in (("float", 0.8944), ("shipped", 0.8943))},
+    }
+
+
+def candidate(name: str, verdict: str, top1: float | None, drop: float | None, reason: str, *, chosen: bool = False) -> dict[str, Any]:
+    """A row of the export stage's candidates."""
+    flipped = None if top1 is None else 3
+    figures = {"top1": top1, "drop_points": drop, "flipped": flipped, "file_bytes": 1_935_222, "chosen": chosen}
+    return {"name": name, "precision": name[:4], "runtime": "onnxruntime", "verdict": verdict, "reason": reason, **figures}
+
+
+def standing_of(top1: float) -> dict[str, Any]:
+    """Scores of the float model or of what ships."""
+    corruptions = {"contrast": {"3": {"top1": top1 - 0.1}}, "gaussian_noise": {"3": {"top1": top1 - 0.3}}}
+    return {"num_images": 5_000, "top1": top1, "nll": 0.31, "ece": 0.021, "mean_corruption_top1": top1 - 0.2, "corruptions": corruptions}
 
 
 def profile_rows() -> list[dict[str, Any]]:

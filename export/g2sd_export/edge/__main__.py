@@ -1,6 +1,7 @@
-"""``python -m edge``: prove the bundle on this machine, and classify an image with it.
+"""``python -m edge``: prove the bundle on this machine, classify images with it, and time it.
 
-Exit status: 0 done or passed, 1 the self-test failed, 2 a mistake in what was asked (one line on stderr).
+Exit status: 0 done or passed; 1 the self-test failed, or an image could not be classified; 2 a mistake in what was asked (one line on
+stderr).
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .errors import UserError
+
+_FROM_STDIN = "-"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,69 +42,162 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.command(arguments)
+        sys.stdout.flush()
     except UserError as error:
         return _refuse(str(error))
     except ModuleNotFoundError as error:
         return _refuse(
             f"the Python package {error.name} is not installed; install what is needed with: pip install numpy pillow onnxruntime"
         )
+    except BrokenPipeError:  # whoever read the answers has seen enough, as `head` does; Python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="edge", description="Prove this bundle on this machine, and classify images with it.")
+    parser = _Parser(prog="edge", description="Prove this bundle on this machine, classify images with it, and time it.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-
-    selftest = commands.add_parser(
-        "selftest", help="verify every file's digest, run the stored sample and compare with its expected logits"
-    )
-    selftest.set_defaults(command=_selftest)
-
-    predict = commands.add_parser("predict", help="classify one image")
-    predict.add_argument("image", metavar="IMAGE", type=Path, help="a JPEG, PNG or other image file")
-    predict.add_argument("--top-k", type=int, default=5, metavar="K", help="how many classes to show (default 5)")
-    predict.set_defaults(command=_predict)
-
-    for command in (selftest, predict):
-        command.add_argument("--json", action="store_true", help="write one JSON object instead of text")
-        command.add_argument("--threads", type=int, default=None, metavar="N", help="threads of the runtime (default: one per CPU)")
-        command.add_argument(
-            "--bundle", type=Path, default=Path(__file__).resolve().parent.parent, metavar="DIR", help="another bundle folder"
-        )
+    _add_selftest(commands)
+    _add_predict(commands)
+    _add_bench(commands)
     return parser
 
 
-def _selftest(arguments: argparse.Namespace) -> int:
-    from .selftest import run_selftest
+def _add_selftest(commands: Any) -> None:
+    selftest = commands.add_parser(
+        "selftest", help="verify every file's digest, run the stored sample and compare with its expected logits"
+    )
+    selftest.add_argument("--variant", metavar="NAME", help="which variant to run (default: the bundle's default)")
+    selftest.add_argument("--all", action="store_true", help="run every variant; with --json, one object per line")
+    _add_common(selftest, _selftest)
 
-    result = run_selftest(arguments.bundle, threads=arguments.threads)
+
+def _add_predict(commands: Any) -> None:
+    predict = commands.add_parser("predict", help="classify images")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="an image file, a folder of them, or - for an image on standard input")
+    predict.add_argument("--list", action="store_true", help="- is a list of image files, one per line, instead of an image")
+    predict.add_argument("--top-k", type=int, default=5, metavar="K", help="how many classes to show (default 5)")
+    predict.add_argument("--variant", metavar="NAME", help="which variant to run (default: the bundle's default)")
+    _add_common(predict, _predict)
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser("bench", help="time the network: percentiles of its latency, and images per second")
+    bench.add_argument("--variant", metavar="NAME", action="append", help="which variant; may be repeated (default: all that run here)")
+    bench.add_argument("--batch", type=int, default=1, metavar="N", help="images per call (default 1)")
+    bench.add_argument("--warmup", type=int, default=10, metavar="N", help="calls before anything is timed (default 10)")
+    bench.add_argument("--repeats", type=int, default=100, metavar="N", help="timed calls of each variant (default 100)")
+    _add_common(bench, _bench)
+
+
+def _add_common(command: argparse.ArgumentParser, function: Any) -> None:
+    command.set_defaults(command=function)
+    command.add_argument("--json", action="store_true", help="write JSON instead of text")
+    command.add_argument("--threads", type=int, default=None, metavar="N", help="threads of the runtime (default: one per CPU)")
+    command.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent.parent, metavar="DIR", help="another bundle folder")
+
+
+def _selftest(arguments: argparse.Namespace) -> int:
+    from .selftest import run_selftest, run_selftests
+
+    if arguments.all and arguments.variant is not None:
+        raise UserError("--all and --variant exclude each other; give one of them")
+    if arguments.all:
+        results = run_selftests(arguments.bundle, threads=arguments.threads)
+    else:
+        results = [run_selftest(arguments.bundle, threads=arguments.threads, variant=arguments.variant)]
+    for result in results:
+        _write(result.to_dict(), _lines_of(result), as_json=arguments.json)
+    verdicts = {result.verdict for result in results}
+    return 0 if "passed" in verdicts and "failed" not in verdicts else 1
+
+
+def _lines_of(result: Any) -> list[str]:
     lines = [f"selftest {result.verdict}" + (f": {result.reason}" if result.reason else "")]
     if result.bundle:
         lines.append(f"bundle   sha256 {result.bundle}")
-        lines.append(f"runtime  {result.runtime}")
-    if result.agreement:
-        agreement = result.agreement
-        flips = f"{agreement.flipped} decisions flipped"
-        lines.append(f"sample   {agreement.num_images} answers, largest logit difference {agreement.max_abs_logit_diff:.2g}, {flips}")
-    _write(result.to_dict(), lines, as_json=arguments.json)
-    return 0 if result.verdict == "passed" else 1
+        lines.append(f"variant  {result.variant}" + (f" on {result.runtime}" if result.runtime else ""))
+    for against, agreement in (("the trained model's", result.agreement), ("its own at export", result.device_agreement)):
+        if agreement:
+            flips = f"{agreement.flipped} decisions flipped"
+            difference = f"largest logit difference {agreement.max_abs_logit_diff:.2g}"
+            lines.append(f"sample   {agreement.num_images} answers against {against}: {difference}, {flips}")
+    return lines
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from .predict import predict_image
+    from .manifest import open_bundle
+    from .predict import Classifier, images_below
 
-    predictions = predict_image(arguments.bundle, arguments.image, top_k=arguments.top_k, threads=arguments.threads)
-    lines = [f"{item.probability:7.2%}  {item.name}" for item in predictions]
-    _write({"image": str(arguments.image), "predictions": [item.to_dict() for item in predictions]}, lines, as_json=arguments.json)
+    if arguments.top_k < 1:
+        raise UserError(f"--top-k is {arguments.top_k}; it must be at least 1")
+    if arguments.list and _FROM_STDIN not in arguments.images:
+        raise UserError("--list says that standard input holds paths, and it is not asked for; give - as an image")
+    for image in arguments.images:
+        next(images_below(image))  # an empty folder is refused before any image is classified
+    classifier = Classifier(open_bundle(arguments.bundle), threads=arguments.threads, variant=arguments.variant)
+    alone = len(arguments.images) == 1 and not arguments.list and not Path(arguments.images[0]).is_dir()
+    num_bad = total = 0
+    for answer in classifier.answers(_sources(arguments.images, is_list=arguments.list), top_k=arguments.top_k):
+        total, num_bad = total + 1, num_bad + bool(answer.error)
+        if answer.error and not arguments.json:
+            _complain(answer.error)
+            continue
+        shares = [f"{item.probability:.2%} {item.name}" for item in answer.predictions]
+        lines = [f"{share:>7} {name}" for share, _, name in (item.partition(" ") for item in shares)]
+        _write(answer.to_dict(), lines if alone else [f"{answer.image}\t{', '.join(shares)}"], as_json=arguments.json)
+    if num_bad and total > 1:
+        _complain(f"{num_bad} of {total} images could not be classified")
+    return 1 if num_bad else 0
+
+
+def _sources(images: Sequence[str], *, is_list: bool) -> Iterator[tuple[str, str | bytes]]:
+    from .predict import images_below
+
+    for image in images:
+        if image != _FROM_STDIN:
+            yield from ((path, path) for path in images_below(image))
+        elif is_list:
+            paths = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
+            yield from ((path, path) for path in paths if path)
+        else:
+            yield _FROM_STDIN, sys.stdin.buffer.read()
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from .bench import BenchSettings, run_bench
+    from .manifest import open_bundle
+
+    settings = BenchSettings(arguments.batch, arguments.warmup, arguments.repeats, arguments.threads)
+    found = run_bench(open_bundle(arguments.bundle), settings, variants=arguments.variant or ())
+    width = max(len(result["variant"]) for result in found["results"])
+    lines = [f"{'variant':{width}}  p50 ms   p90 ms   p99 ms  images/s  runtime"]
+    for result in found["results"]:
+        name = f"{result['variant']:{width}}"
+        if "reason" in result:
+            lines.append(f"{name}  not timed: {result['reason']}")
+            continue
+        times = " ".join(f"{result[key]:8.3f}" for key in ("p50_ms", "p90_ms", "p99_ms"))
+        threads = f", {result['threads']} threads" if result["threads"] else ""
+        lines.append(f"{name}{times} {result['images_per_s']:9.1f}  {result['runtime']}{threads}, batch {result['batch']}")
+    _write(found, lines, as_json=arguments.json)
     return 0
 
 
-def _write(values: dict[str, object], lines: Sequence[str], *, as_json: bool) -> None:
+def _write(values: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
     sys.stdout.write(json.dumps(values) + "\n" if as_json else "\n".join(lines) + "\n")
+    sys.stdout.flush()  # an answer is of use when it is ready, not when a buffer is full
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"edge: error: {' '.join(message.split())}\n")
 
 
 def _refuse(message: str) -> int:
-    sys.stderr.write(f"edge: error: {' '.join(message.split())}\n")
+    _complain(message)
     return 2
 
 

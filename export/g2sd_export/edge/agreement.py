@@ -1,4 +1,4 @@
-"""Do two sets of logits say the same? Used by the parity check before shipping and by the self-test on the device."""
+"""Do two sets of logits say the same? Used by the proof before shipping and by the self-test on the device."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from .errors import UserError
 
 Verdict = Literal["passed", "failed", "not_run"]
 
+_NEEDED = {"max_abs_logit_diff", "flipped_share"}
+
 
 @dataclass(frozen=True)
 class ParityTolerance:
@@ -23,6 +25,9 @@ class ParityTolerance:
     Attributes:
         max_abs_logit_diff: Largest absolute difference of any logit; 0 or more, in units of the logits.
         flipped_share: Share of images in [0, 1] whose decision may change.
+        min_cosine: Smallest cosine between an image's two logit vectors, in [-1, 1]; -1 tolerates any.
+        max_mean_kl: Largest mean Kullback-Leibler divergence of the candidate's probabilities from the reference's, in nats;
+            None tolerates any.
 
     Raises:
         UserError: A value lies outside its range.
@@ -30,28 +35,37 @@ class ParityTolerance:
 
     max_abs_logit_diff: float = 1e-3
     flipped_share: float = 0.0
+    min_cosine: float = -1.0
+    max_mean_kl: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.max_abs_logit_diff) and self.max_abs_logit_diff >= 0):
             raise UserError(f"tolerance: max_abs_logit_diff is {self.max_abs_logit_diff}; it must be a finite number of at least 0")
         if not 0 <= self.flipped_share <= 1:
             raise UserError(f"tolerance: flipped_share is {self.flipped_share}; it must lie between 0 and 1")
+        if not -1 <= self.min_cosine <= 1:
+            raise UserError(f"tolerance: min_cosine is {self.min_cosine}; it must lie between -1 and 1")
+        if self.max_mean_kl is not None and not (math.isfinite(self.max_mean_kl) and self.max_mean_kl >= 0):
+            raise UserError(f"tolerance: max_mean_kl is {self.max_mean_kl}; it must be a finite number of at least 0, or null")
 
     def to_dict(self) -> dict[str, float]:
-        """Plain JSON values; the inverse of ``from_dict``."""
-        return dataclasses.asdict(self)
+        """Plain JSON values of the two that are always asked, and of the others where they ask something; ``from_dict`` reads them."""
+        idle = {"min_cosine": -1.0, "max_mean_kl": None}
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in idle or value != idle[key]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ParityTolerance:
-        """Read what ``to_dict`` wrote.
+        """Read what ``to_dict`` wrote; ``min_cosine`` and ``max_mean_kl`` may be absent, and the latter null.
 
         Raises:
             UserError: A key is missing or unknown, or a value is no number or lies outside its range.
         """
-        keys = [field.name for field in dataclasses.fields(cls)]
-        if set(values) != set(keys) or not all(type(value) in (int, float) for value in values.values()):
-            raise UserError(f"tolerance: it holds {dict(values)}; wanted a number for each of {' and '.join(keys)}")
-        return cls(**{key: float(values[key]) for key in keys})
+        keys = {field.name for field in dataclasses.fields(cls)}
+        numbers = {key: value for key, value in values.items() if not (key == "max_mean_kl" and value is None)}
+        if not _NEEDED <= set(values) <= keys or not all(type(value) in (int, float) for value in numbers.values()):
+            wanted = "a number for each of max_abs_logit_diff and flipped_share and, if at all, of min_cosine and max_mean_kl"
+            raise UserError(f"tolerance: it holds {dict(values)}; wanted {wanted}")
+        return cls(**{key: float(value) for key, value in numbers.items()})
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,8 @@ class Agreement:
         flipped_share: ``flipped / num_images``.
         max_abs_logit_diff: Largest absolute difference, in units of the logits.
         mean_abs_logit_diff: Mean absolute difference, in units of the logits.
-        min_cosine: Smallest cosine between an image's two logit vectors, in [-1, 1].
+        min_cosine: Smallest cosine between an image's two logit vectors, in [-1, 1]; 1 where they are equal.
+        mean_kl: Mean over images of KL(reference || candidate) between the two softmaxes, in nats.
     """
 
     num_images: int
@@ -73,6 +88,7 @@ class Agreement:
     max_abs_logit_diff: float
     mean_abs_logit_diff: float
     min_cosine: float
+    mean_kl: float
 
 
 def measure_agreement(reference: npt.NDArray[np.floating[Any]], candidate: npt.NDArray[np.floating[Any]]) -> Agreement:
@@ -96,6 +112,7 @@ def measure_agreement(reference: npt.NDArray[np.floating[Any]], candidate: npt.N
         max_abs_logit_diff=float(difference.max()),
         mean_abs_logit_diff=float(difference.mean()),
         min_cosine=float(_cosine(left, right).min()),
+        mean_kl=float(_divergence(left, right).mean()),
     )
 
 
@@ -131,13 +148,28 @@ def _violations(agreement: Agreement, tolerance: ParityTolerance) -> list[str]:
     if agreement.flipped_share > tolerance.flipped_share:
         share = f"{agreement.flipped} of {agreement.num_images} decisions flip ({agreement.flipped_share:.3%})"
         reasons.append(f"{share}, tolerated {tolerance.flipped_share:.3%}")
+    if agreement.min_cosine < tolerance.min_cosine:
+        reasons.append(f"the cosine of an image's logits is {agreement.min_cosine:.6g}, wanted at least {tolerance.min_cosine:.6g}")
+    if tolerance.max_mean_kl is not None and agreement.mean_kl > tolerance.max_mean_kl:
+        reasons.append(f"the mean KL divergence is {agreement.mean_kl:.3g} nats, tolerated {tolerance.max_mean_kl:.3g}")
     return reasons
 
 
 def _cosine(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Cosine per row; two zero rows agree (1), a zero row and another do not (0)."""
-    norms = np.linalg.norm(left, axis=1), np.linalg.norm(right, axis=1)
-    product = norms[0] * norms[1]
-    both_zero = (norms[0] == 0) & (norms[1] == 0)
+    """Cosine per row; equal rows agree (1), a zero row and another do not (0)."""
+    product = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     cosine = (left * right).sum(axis=1) / np.where(product == 0, 1, product)
-    return np.clip(np.where(both_zero, 1.0, cosine), -1, 1)
+    return np.clip(np.where((left == right).all(axis=1), 1.0, cosine), -1, 1)
+
+
+def _divergence(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """KL(softmax(left) || softmax(right)) per row, in nats; rounding alone would make it negative near 0."""
+    logs = _log_softmax(left), _log_softmax(right)
+    divergence: npt.NDArray[np.float64] = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(axis=1)
+    return divergence.clip(min=0)
+
+
+def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shifted: npt.NDArray[np.float64] = logits - logits.max(axis=1, keepdims=True)
+    total: npt.NDArray[np.float64] = np.exp(shifted).sum(axis=1, keepdims=True)
+    return shifted - np.log(total)

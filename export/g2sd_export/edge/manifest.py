@@ -2,58 +2,119 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import io
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from .agreement import ParityTolerance
+from .agreement import ParityTolerance, Verdict
 from .errors import IntegrityError, UserError
+from .files import FileRecord, problems_of, read_checked, record_of, sha256_of
 from .preprocess import Preprocessing
-from .runner import OnnxRunner
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from .runner import Runner
+
+FORMAT = 2
 
 MANIFEST = "manifest.json"
 MANIFEST_DIGEST = "manifest.sha256"  # in the form that `sha256sum -c` reads
-MODEL = "model.onnx"
+SIGNATURE = "manifest.sig"
+UNLISTED = frozenset({MANIFEST, MANIFEST_DIGEST, SIGNATURE})
+"""Files of a bundle that its manifest cannot list."""
 LABELS = "labels.txt"
 SAMPLE = "sample.npz"
 SAMPLE_IMAGE = "sample.png"
+MODEL_CARD = "README.md"
+SBOM = "sbom.cdx.json"
 
-_KEYS = (
-    "name",
-    "model",
-    "labels",
-    "sample",
-    "sample_image",
-    "input",
-    "output",
-    "preprocessing",
-    "tolerance",
-    "parity",
-    "provenance",
-    "files",
-)
+Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
+RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
+
+_FIXED = {"labels": LABELS, "sample": SAMPLE, "sample_image": SAMPLE_IMAGE, "model_card": MODEL_CARD, "sbom": SBOM}
+_KEYS = ("name", "version", "verdict", "reason", "target", "licences", "preprocessing", "default", "variants", "provenance", "files")
 _ADVICE = "copy or download the bundle again"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.]*(-[a-z0-9_.]+)*")
 
 
 @dataclass(frozen=True)
-class FileRecord:
-    """What a file of the bundle must be.
+class Variant:
+    """One way of running the model: a file, the precision in it and the runtime that it was proven on.
 
     Attributes:
-        sha256: Digest of its content, 64 hexadecimal digits.
-        bytes: Its size.
+        name: Unique in its bundle: PRECISION-RUNTIME, lower case.
+        file: Path of the model relative to the bundle; several variants may share one.
+        precision: fp32, bf16, fp16, int8 or fp8.
+        runtime: onnxruntime, openvino, tensorrt or tensorrt_rtx.
+        settings: Of the runtime; see ``edge/opening.py``. An engine's say from which file of the bundle it was built.
+        input: ``name``, ``dtype``, ``layout`` and ``shape`` of the input.
+        output: ``name``, ``dtype`` and ``shape`` of the logits.
+        verdict: Of the proof made at export: "passed", "failed" or "not_run".
+        reason: Why it is not "passed"; where it passed, a remark or nothing.
+        hops: What was compared on the way to this file, as ``HopResult.to_dict`` writes it.
+        tolerance: How far its logits may be from the reference's.
+        device_tolerance: How far they may be from its own at export; None where it did not run there.
+        latency: As measured at export, or None.
     """
 
-    sha256: str
-    bytes: int
+    name: str
+    file: str
+    precision: Precision
+    runtime: RuntimeName
+    settings: Mapping[str, Any]
+    input: Mapping[str, Any]
+    output: Mapping[str, Any]
+    verdict: Verdict
+    reason: str
+    hops: tuple[Mapping[str, Any], ...]
+    tolerance: ParityTolerance
+    device_tolerance: ParityTolerance | None = None
+    latency: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise UserError(
+                f"variant {self.name!r}: its name must be of small letters, digits and dots, joined by hyphens, as int8-openvino"
+            )
+        for key, values in (("precision", Precision), ("runtime", RuntimeName), ("verdict", Verdict)):
+            if getattr(self, key) not in get_args(values):
+                raise UserError(f"variant {self.name}: {key} is {getattr(self, key)!r}; it must be one of {', '.join(get_args(values))}")
+        if self.verdict != "passed" and not self.reason:
+            raise UserError(f"variant {self.name}: its verdict is {self.verdict!r} and gives no reason")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, an entry of the manifest's ``variants``; the inverse of ``from_dict``."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain.update({key: dict(plain[key]) for key in ("settings", "input", "output")})
+        plain["hops"] = [dict(hop) for hop in self.hops]
+        plain["tolerance"] = self.tolerance.to_dict()
+        plain["device_tolerance"] = None if self.device_tolerance is None else self.device_tolerance.to_dict()
+        plain["latency"] = None if self.latency is None else dict(self.latency)
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Variant:
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            UserError: A key is missing or unknown, or a value is none of those known.
+        """
+        keys = {field.name for field in dataclasses.fields(cls)}
+        if wrong := sorted(set(values) ^ keys):
+            raise UserError(f"variant {values.get('name')!r}: missing or unknown keys {', '.join(wrong)}")
+        read = dict(values)
+        read["hops"] = tuple(values["hops"])
+        read["tolerance"] = ParityTolerance.from_dict(values["tolerance"])
+        if values["device_tolerance"] is not None:
+            read["device_tolerance"] = ParityTolerance.from_dict(values["device_tolerance"])
+        return cls(**read)
 
 
 @dataclass(frozen=True)
@@ -79,10 +140,15 @@ class Bundle:
         folder: Where it lies.
         digest: SHA-256 of ``manifest.json``, which holds the digests of all other files: the identity of the bundle.
         name: Name of the model.
+        version: Of the program that wrote it.
+        verdict: Of the proof made at export, over what ships.
+        reason: Why it is not "passed"; empty otherwise.
+        target: The machine it was made for, and what was asked there.
+        licences: Of the model, the code, the teacher and the data.
         preprocessing: How the model wants its images.
         class_names: One per logit, in order.
-        tolerance: How far this machine's logits may be from the expected ones.
-        parity: The verdict and numbers of the check made at export.
+        default: Name of the variant that runs when none is named.
+        variants: Every way of running the model.
         provenance: Where the model comes from.
         files: Every file, by its path relative to the folder.
     """
@@ -90,12 +156,36 @@ class Bundle:
     folder: Path
     digest: str
     name: str
+    version: str
+    verdict: Verdict
+    reason: str
+    target: dict[str, Any]
+    licences: dict[str, Any]
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
-    tolerance: ParityTolerance
-    parity: dict[str, Any]
+    default: str
+    variants: tuple[Variant, ...]
     provenance: dict[str, Any]
     files: dict[str, FileRecord]
+
+    def variant(self, name: str | None = None) -> Variant:
+        """The variant of this name, or the default one.
+
+        Raises:
+            UserError: There is no such variant.
+        """
+        wanted = self.default if name is None else name
+        for variant in self.variants:
+            if variant.name == wanted:
+                return variant
+        have = ", ".join(variant.name for variant in self.variants)
+        raise UserError(f"{self.folder}: has no variant {wanted!r}; it has {have}")
+
+    def refusal(self, variant: Variant) -> str:
+        """Why a variant must not be used: it, or what ships, failed its proof at export. Empty where it may be used."""
+        if variant.verdict == "failed":
+            return f"variant {variant.name} failed its proof at export: {variant.reason}"
+        return f"the bundle failed its proof at export: {self.reason or 'no reason is recorded'}" if self.verdict == "failed" else ""
 
     def read(self, name: str) -> bytes:
         """The content of a file, checked as it is read, so that what is used is what was verified.
@@ -103,27 +193,33 @@ class Bundle:
         Raises:
             IntegrityError: The file changed since the bundle was opened.
         """
-        return _read_checked(self.folder, name, self.files)
+        return read_checked(self.folder, name, self.files[name], _ADVICE)
 
-    def runner(self, *, threads: int | None = None) -> OnnxRunner:
-        """The bundle's model on ONNX Runtime.
+    def runner(self, *, threads: int | None = None, variant: str | None = None) -> Runner:
+        """A variant of the model on its runtime.
 
         Args:
-            threads: Threads inside an operator; None takes one per CPU this process may use.
+            threads: Threads of the runtime; None takes one per CPU this process may use.
+            variant: Name of the variant; None takes the default one.
 
         Raises:
-            UserError: ONNX Runtime is absent or cannot load the model.
-            IntegrityError: The model does not give one logit per class name.
+            UserError: There is no such variant, its runtime is absent or cannot load it.
+            IntegrityError: The model is not what the manifest says of it.
         """
-        runner = OnnxRunner(self.read(MODEL), self.preprocessing, threads=threads)
-        if runner.num_classes != len(self.class_names):
-            raise IntegrityError(f"{MODEL} gives {runner.num_classes} logits and {LABELS} names {len(self.class_names)} classes; {_ADVICE}")
-        return runner
+        from .opening import open_variant
+
+        return open_variant(self, self.variant(variant), threads)
 
     def sample(self) -> Sample:
         """The stored images and their expected logits."""
         with np.load(io.BytesIO(self.read(SAMPLE)), allow_pickle=False) as arrays:
             return Sample(images=arrays["images"], logits=arrays["logits"], decoded=arrays["decoded"])
+
+    def golden(self, variant: Variant) -> npt.NDArray[np.float32] | None:
+        """What a variant itself answered for the sample at export, float32 [N, num_classes]; None where it did not run there."""
+        with np.load(io.BytesIO(self.read(SAMPLE)), allow_pickle=False) as arrays:
+            key = f"logits.{variant.name}"
+            return arrays[key] if key in arrays.files else None
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -133,50 +229,41 @@ def open_bundle(folder: Path) -> Bundle:
         folder: The folder that holds ``manifest.json``.
 
     Returns:
-        The bundle, verified.
+        The bundle, verified; whether the proof made at export passed is its ``verdict``.
 
     Raises:
-        IntegrityError: A file is missing, truncated or changed (the message names it), or the manifest cannot be read.
+        IntegrityError: A file is missing, truncated, changed or not listed (the message names the first and counts the others), the
+            manifest cannot be read or contradicts itself, or an engine was built from another model than the bundle's.
         UserError: The manifest is of another format.
     """
-    values, digest = _read_manifest(folder)
-    try:
-        files = {name: FileRecord(str(record["sha256"]), int(record["bytes"])) for name, record in values["files"].items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(f"{folder / MANIFEST}: the list of files cannot be read; {_ADVICE}") from error
-    for name in sorted({MODEL, LABELS, SAMPLE, SAMPLE_IMAGE} - set(files)):
+    values, digest = read_manifest(folder)
+    files = _records(folder, values["files"])
+    for name in sorted({*_FIXED.values()} - set(files)):
         raise IntegrityError(f"{folder / MANIFEST}: does not list {name}; {_ADVICE}")
-    for name in files:
-        _check_file(folder, name, files)
-    return Bundle(
-        folder=folder,
-        digest=digest,
-        name=str(values["name"]),
-        preprocessing=Preprocessing.from_dict(values["preprocessing"]),
-        class_names=tuple(_read_checked(folder, LABELS, files).decode("utf-8").removesuffix("\n").split("\n")),
-        tolerance=ParityTolerance.from_dict(values["tolerance"]),
-        parity=dict(values["parity"]),
-        provenance=dict(values["provenance"]),
-        files=files,
-    )
+    if problems := problems_of(folder, files, beside=UNLISTED):
+        (name, problem), more = next(iter(problems.items())), len(problems) - 1
+        others = f" (and {more} more: {', '.join(list(problems)[1:4])}{', ...' if more > 3 else ''})" if more else ""
+        raise IntegrityError(f"{folder / name}: {problem}{others}; {_ADVICE}")
+    try:
+        bundle = _bundle(folder, digest, values, files)
+    except IntegrityError:
+        raise
+    except (UserError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"{folder / MANIFEST}: {error}; {_ADVICE}") from error
+    _check_variants(bundle)
+    return bundle
 
 
-def sha256_of(content: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
+def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
+    """A manifest that agrees with its digest, before any other file is looked at.
 
+    Returns:
+        Its values, and its SHA-256.
 
-def record_of(path: Path) -> FileRecord:
-    """Digest and size of a file, read in blocks."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            size += len(block)
-    return FileRecord(digest.hexdigest(), size)
-
-
-def _read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
+    Raises:
+        IntegrityError: It is missing, does not match its digest or lacks a key.
+        UserError: It is of another format.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise IntegrityError(f"{path}: missing, so this is no bundle; run inside a bundle folder or {_ADVICE}")
@@ -192,34 +279,85 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         found = values.get("format") if isinstance(values, dict) else None
         raise UserError(f"{path}: has format {found!r}; this program reads format {FORMAT}; use the edge folder that came with the bundle")
-    if missing := [key for key in _KEYS if key not in values]:
+    if missing := [key for key in (*_KEYS, *_FIXED) if key not in values]:
         raise IntegrityError(f"{path}: lacks {', '.join(missing)}; {_ADVICE}")
+    if wrong := [f"{key} is {values[key]!r}, not {name!r}" for key, name in _FIXED.items() if values[key] != name]:
+        raise IntegrityError(f"{path}: {', '.join(wrong)}; {_ADVICE}")
     return values, digest
 
 
-def _check_file(folder: Path, name: str, files: dict[str, FileRecord]) -> None:
-    """Raise IntegrityError unless the file is what the manifest records."""
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name:
-        raise IntegrityError(f"{folder / MANIFEST}: lists {name!r}, which lies outside the bundle; {_ADVICE}")
-    path = folder / relative
-    if not path.is_file():
-        raise IntegrityError(f"{path}: missing; {_ADVICE}")
-    _compare(path, record_of(path), files[name])
-
-
-def _read_checked(folder: Path, name: str, files: dict[str, FileRecord]) -> bytes:
-    path = folder / name
+def _records(folder: Path, values: Any) -> dict[str, FileRecord]:
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise IntegrityError(f"{path}: cannot be read ({error.strerror}); {_ADVICE}") from error
-    _compare(path, FileRecord(sha256_of(content), len(content)), files[name])
-    return content
+        return {name: FileRecord(str(record["sha256"]), int(record["bytes"])) for name, record in values.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"{folder / MANIFEST}: the list of files cannot be read; {_ADVICE}") from error
 
 
-def _compare(path: Path, found: FileRecord, wanted: FileRecord) -> None:
-    if found.bytes != wanted.bytes:
-        raise IntegrityError(f"{path}: holds {found.bytes} bytes, the manifest says {wanted.bytes}; {_ADVICE}")
-    if found.sha256 != wanted.sha256:
-        raise IntegrityError(f"{path}: was changed (sha256 {found.sha256[:12]}..., the manifest says {wanted.sha256[:12]}...); {_ADVICE}")
+def _bundle(folder: Path, digest: str, values: Mapping[str, Any], files: dict[str, FileRecord]) -> Bundle:
+    labels = read_checked(folder, LABELS, files[LABELS], _ADVICE).decode("utf-8")
+    if values["verdict"] not in get_args(Verdict):
+        raise UserError(f"verdict is {values['verdict']!r}; it must be one of {', '.join(get_args(Verdict))}")
+    return Bundle(
+        folder=folder,
+        digest=digest,
+        name=str(values["name"]),
+        version=str(values["version"]),
+        verdict=cast(Verdict, values["verdict"]),
+        reason=str(values["reason"]),
+        target=dict(values["target"]),
+        licences=dict(values["licences"]),
+        preprocessing=Preprocessing.from_dict(values["preprocessing"]),
+        class_names=tuple((labels[:-1] if labels.endswith("\n") else labels).split("\n")),
+        default=str(values["default"]),
+        variants=tuple(Variant.from_dict(entry) for entry in values["variants"]),
+        provenance=dict(values["provenance"]),
+        files=files,
+    )
+
+
+def _check_variants(bundle: Bundle) -> None:
+    """Raise IntegrityError unless names are unique, the default exists, each file is listed and no engine is stale."""
+    path, names = bundle.folder / MANIFEST, [variant.name for variant in bundle.variants]
+    if len(set(names)) != len(names) or bundle.default not in names:
+        raise IntegrityError(f"{path}: its variants are {', '.join(names) or 'none'} and the default is {bundle.default!r}; {_ADVICE}")
+    for variant in bundle.variants:
+        if variant.file not in bundle.files:
+            raise IntegrityError(f"{path}: does not list {variant.file} of variant {variant.name}; {_ADVICE}")
+        if "source" in variant.settings or variant.runtime.startswith("tensorrt"):
+            _check_source(bundle, variant)
+
+
+def _check_source(bundle: Bundle, variant: Variant) -> None:
+    source, recorded = variant.settings.get("source"), variant.settings.get("source_sha256")
+    held = bundle.files.get(str(source))
+    if held is None:
+        raise IntegrityError(f"{bundle.folder / variant.file}: was built from {source!r}, which the bundle does not hold; {_ADVICE}")
+    if recorded != held.sha256:
+        raise IntegrityError(
+            f"{bundle.folder / variant.file}: stale: was built from a {source} of sha256 {str(recorded)[:12]}..., and the bundle's has "
+            f"{held.sha256[:12]}...; build the engine again"
+        )
+
+
+__all__ = [
+    "FORMAT",
+    "LABELS",
+    "MANIFEST",
+    "MANIFEST_DIGEST",
+    "MODEL_CARD",
+    "SAMPLE",
+    "SAMPLE_IMAGE",
+    "SBOM",
+    "SIGNATURE",
+    "UNLISTED",
+    "Bundle",
+    "FileRecord",
+    "Precision",
+    "RuntimeName",
+    "Sample",
+    "Variant",
+    "open_bundle",
+    "read_manifest",
+    "record_of",
+    "sha256_of",
+]

@@ -111,7 +111,7 @@ def load_image(source: str | os.PathLike[str] | bytes | bytearray | memoryview, 
     Raises:
         UserError: The file is missing or cannot be decoded; the message names it.
     """
-    in_memory = isinstance(source, bytes | bytearray | memoryview)
+    in_memory = isinstance(source, (bytes, bytearray, memoryview))
     name = "the image in memory" if in_memory else os.fspath(source)  # type: ignore[arg-type]
     if not in_memory and not Path(name).is_file():
         raise UserError(f"{name}: no such image file; give the path of a JPEG, PNG or other image")
@@ -167,13 +167,18 @@ def normalise(images: npt.NDArray[np.uint8], pre: Preprocessing) -> npt.NDArray[
     Raises:
         ValueError: The images are not uint8 of the size that ``pre`` asks for.
     """
-    wanted = (pre.image_px, pre.image_px, pre.num_channels)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
-        raise ValueError(f"images are {images.dtype} {list(images.shape)}; wanted uint8 [batch, {', '.join(map(str, wanted))}]")
+    check_images(images, pre)
     unit = images.transpose(0, 3, 1, 2).astype(np.float32, order="C") / np.float32(255)
     unit -= np.asarray(pre.mean, dtype=np.float32)[:, None, None]
     unit /= np.asarray(pre.std, dtype=np.float32)[:, None, None]
     return unit
+
+
+def check_images(images: npt.NDArray[np.uint8], pre: Preprocessing) -> None:
+    """Raise ValueError unless the images are uint8 [B, H, W, C] of the size that ``pre`` asks for."""
+    wanted = (pre.image_px, pre.image_px, pre.num_channels)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
+        raise ValueError(f"images are {images.dtype} {list(images.shape)}; wanted uint8 [batch, {', '.join(map(str, wanted))}]")
 
 
 def convert_image(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
@@ -196,6 +201,6 @@ def convert_image(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _numbers(key: str, values: object) -> tuple[float, ...]:
-    if not isinstance(values, list | tuple) or not all(type(value) in (int, float) for value in values):
+    if not isinstance(values, (list, tuple)) or not all(type(value) in (int, float) for value in values):
         raise UserError(f"preprocessing: {key} is {values!r}; it must be a list of numbers, one per channel")
     return tuple(float(value) for value in values)

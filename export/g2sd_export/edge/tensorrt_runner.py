@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import UserError
-from .preprocess import Preprocessing, normalise
-from .runner import Choices, ImageInput, choose_output, filled_up, in_parts, read_image_input
+from .image_input import as_logits, choose_output, filled_up, in_parts, read_image_input
+from .preprocess import Preprocessing
+from .runner import Choices
 
 _PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
-_DTYPES: dict[str, type[np.floating[Any]]] = {"FLOAT": np.float32, "HALF": np.float16}
+_DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8"}
 
 
 class DeviceMemory(Protocol):
@@ -68,20 +69,21 @@ class Engine:
     Args:
         path: The file.
         choices: What an engine does not say.
+        content: The file's bytes, from a caller that checked a digest; None reads them.
 
     Raises:
         UserError: No such file, no TensorRT, no GPU, an engine of another TensorRT or GPU, or one that is no classifier of images.
     """
 
-    def __init__(self, path: Path, choices: Choices = Choices()) -> None:  # noqa: B008 (frozen)
-        if not path.is_file():
+    def __init__(self, path: Path, choices: Choices = Choices(), *, content: bytes | None = None) -> None:  # noqa: B008 (frozen)
+        if content is None and not path.is_file():
             raise UserError(f"{path}: no such TensorRT engine")
         modules = _installed(path)
         self.path = path
         self._probabilities = choices.probabilities
         try:
             open_memory()  # refuses a machine without a GPU before TensorRT does, in many words
-            self.trt, self.engine, self._kept = _deserialised(path, modules)
+            self.trt, self.engine, self._kept = _deserialised(path.read_bytes() if content is None else content, modules)
             self.name, self.version = self.trt.__name__, str(self.trt.__version__)
             self._read(choices)
         except UserError as error:
@@ -95,17 +97,17 @@ class Engine:
         if len(inputs) != 1:
             raise UserError(f"takes {len(inputs)} inputs ({', '.join(inputs)}); wanted one, of images")
         self.dtypes = {name: self._dtype(name) for name in (*inputs, *self.outputs)}
-        self.image = read_image_input(inputs[0], tuple(engine.get_tensor_shape(inputs[0])), choices.layout)
+        self.image = read_image_input(inputs[0], tuple(engine.get_tensor_shape(inputs[0])), choices.layout, self.dtypes[inputs[0]])
         self.output = choose_output({name: tuple(engine.get_tensor_shape(name)) for name in self.outputs}, choices.output)
         self.num_classes = int(tuple(engine.get_tensor_shape(self.output))[1])
         if self.num_classes < 1:
             raise UserError(f"its output {self.output!r} does not say how many classes there are; build it with a fixed number")
         self.profiles = self._profiles()
 
-    def _dtype(self, name: str) -> type[np.floating[Any]]:
+    def _dtype(self, name: str) -> str:
         kind = self.engine.get_tensor_dtype(name).name
         if kind not in _DTYPES:
-            raise UserError(f"its tensor {name!r} is {kind}; wanted FLOAT or HALF")
+            raise UserError(f"its tensor {name!r} is {kind}; wanted FLOAT, HALF or UINT8")
         return _DTYPES[kind]
 
     def _profiles(self) -> tuple[Profile, ...]:
@@ -123,8 +125,8 @@ class Engine:
         return {
             "runtime": self.name,
             "version": self.version,
-            "input": {"name": self.image.name, "layout": self.image.layout, "dtype": np.dtype(self.dtypes[self.image.name]).name},
-            "output": {"name": self.output, "num_classes": self.num_classes, "dtype": np.dtype(self.dtypes[self.output]).name},
+            "input": {"name": self.image.name, "layout": self.image.layout, "dtype": self.image.dtype},
+            "output": {"name": self.output, "num_classes": self.num_classes, "dtype": self.dtypes[self.output]},
             "batches": [[profile.least, profile.most] for profile in self.profiles],
             "num_layers": int(self.engine.num_layers),
         }
@@ -154,6 +156,7 @@ class TensorRTRunner:
         self.name, self.version = engine.name, engine.version
         self.preprocessing = preprocessing
         self.num_classes = engine.num_classes
+        self.image_input = engine.image
         self._engine = engine
         self._probabilities = probabilities
         self._memory = open_memory()
@@ -164,21 +167,21 @@ class TensorRTRunner:
         self._active = 0  # the profile that a new context has
         self._buffers: dict[str, tuple[int, int]] = {}
 
-    def prepare(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """uint8 [B, H, W, C] to the network's float32 input, its channels where the engine wants them."""
-        return self._engine.image.arranged(normalise(images, self.preprocessing))
+    def prepare(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """uint8 [B, H, W, C] to the network's input: normalised or not, its channels where the engine wants them."""
+        return self._engine.image.prepared(images, self.preprocessing)
 
-    def forward(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def forward(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """What ``prepare`` gave to float32 logits [B, num_classes]; returns when they are on the host."""
         with self._lock:
-            logits = in_parts(inputs, self._engine.profiles[-1].most, self._run)
-        return np.log(np.maximum(logits, np.finfo(np.float32).tiny)) if self._probabilities else logits
+            answers = in_parts(inputs, self._engine.profiles[-1].most, self._run)
+        return as_logits(answers, probabilities=self._probabilities)
 
     def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """uint8 [B, H, W, C] to float32 logits [B, num_classes]."""
         return self.forward(self.prepare(images))
 
-    def _run(self, part: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _run(self, part: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         engine, name = self._engine, self._engine.image.name
         profile = next(profile for profile in engine.profiles if profile.most >= len(part))
         self._use(profile)
@@ -315,9 +318,9 @@ def _installed(path: Path) -> list[ModuleType]:
     return modules
 
 
-def _deserialised(path: Path, modules: Sequence[ModuleType]) -> tuple[Any, Any, tuple[Any, ...]]:
+def _deserialised(content: bytes, modules: Sequence[ModuleType]) -> tuple[Any, Any, tuple[Any, ...]]:
     """The TensorRT that can open the engine, the engine, and what must live as long as it."""
-    content, refusals = path.read_bytes(), []
+    refusals = []
     for trt in modules:
         logger = _logger_of(trt)
         runtime = trt.Runtime(logger)
@@ -358,4 +361,4 @@ def _optional(name: str) -> ModuleType | None:
         return None
 
 
-__all__ = ["DeviceMemory", "Engine", "ImageInput", "Profile", "TensorRTRunner", "open_memory"]
+__all__ = ["DeviceMemory", "Engine", "Profile", "TensorRTRunner", "open_memory"]

@@ -7,22 +7,27 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+Reseal = Callable[[Path, Callable[[dict[str, Any]], object]], Path]
 
-def edge(bundle: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+
+def edge(bundle: Path, *arguments: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "edge", *arguments],
         cwd=bundle,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "", **environment},
+        input=stdin,
         capture_output=True,
-        text=True,
         check=False,
     )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], message: str) -> None:
@@ -43,12 +48,12 @@ def test_selftest_writes_one_json_object(pristine_bundle: Path) -> None:
 
 
 def test_selftest_fails_with_status_1_on_one_flipped_byte(bundle: Path) -> None:
-    content = bytearray((bundle / "model.onnx").read_bytes())
+    content = bytearray((bundle / "models/pixels.onnx").read_bytes())
     content[-100] ^= 1
-    (bundle / "model.onnx").write_bytes(content)
+    (bundle / "models/pixels.onnx").write_bytes(content)
     done = edge(bundle, "selftest")
     assert (done.returncode, done.stderr) == (1, "")
-    assert re.fullmatch(r"selftest failed: [^\n]*model.onnx: was changed [^\n]*\n", done.stdout)
+    assert re.fullmatch(r"selftest failed: [^\n]*pixels.onnx: was changed [^\n]*\n", done.stdout)
     assert json.loads(edge(bundle, "selftest", "--json").stdout)["verdict"] == "failed"
 
 
@@ -90,14 +95,16 @@ def test_a_class_name_prints_on_a_terminal_that_is_not_utf8(pristine_bundle: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predict", "absent.png"], r"absent.png: no such image file"),
-        (["predict", "labels.txt"], r"labels.txt: cannot be decoded as an image"),
-        (["predict", "edge"], r"edge: no such image file"),
+        (["predict", "edge"], r"edge: holds no images; looked for .bmp"),
+        (["predict", "sample.png", "--list"], r"--list says that standard input holds paths, and it is not asked for; give - as an image"),
         (["predict", "sample.png", "--top-k", "0"], r"--top-k is 0; it must be at least 1"),
         (["predict", "sample.png", "--top-k", "many"], r"argument --top-k: invalid int value: 'many'"),
         (["predict", "sample.png", "--threads", "0"], r"threads is 0; it must be at least 1"),
+        (["predict", "sample.png", "--variant", "int8"], r"has no variant 'int8'; it has fp32-onnxruntime"),
         (["predict"], r"the following arguments are required: IMAGE"),
         (["predict", "sample.png", "--bundle", "edge"], r"manifest.json: missing, so this is no bundle"),
+        (["selftest", "--all", "--variant", "fp32-openvino"], r"--all and --variant exclude each other"),
+        (["bench", "--repeats", "0"], r"--repeats is 0; it must be at least 1"),
         (["pedict", "sample.png"], r"invalid choice: 'pedict'"),
         ([], r"the following arguments are required: COMMAND"),
     ],
@@ -106,10 +113,90 @@ def test_bad_input_gets_one_line_and_status_2(arguments: list[str], message: str
     assert_refused(edge(pristine_bundle, *arguments), message)
 
 
-def test_a_truncated_image_gets_one_line_and_status_2(pristine_bundle: Path, tmp_path: Path) -> None:
+def test_one_bad_image_gets_one_line_and_status_1(pristine_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     path.write_bytes((pristine_bundle / "sample.png").read_bytes()[:200])
-    assert_refused(edge(pristine_bundle, "predict", str(path)), "cut.png: cannot be decoded as an image")
+    for name, message in ((str(path), "cut.png: cannot be decoded as an image"), ("absent.png", "absent.png: no such image file")):
+        done = edge(pristine_bundle, "predict", name)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch(rf"edge: error: [^\n]*{message}[^\n]*\n", done.stderr)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four images, one of them damaged, in two folders, beside a file that is none."""
+    (tmp_path / "images/more").mkdir(parents=True)
+    for name, level in (("images/b.JPG", 200), ("images/a.png", 30), ("images/more/c.webp", 90)):
+        Image.new("L", (40, 30), level).save(tmp_path / name)
+    (tmp_path / "images/bad.jpeg").write_bytes(b"no image")
+    (tmp_path / "images/notes.txt").write_text("no image either")
+    return tmp_path / "images"
+
+
+def test_a_folder_is_classified_in_order_and_a_bad_image_stops_nothing(pristine_bundle: Path, folder: Path) -> None:
+    done = edge(pristine_bundle, "predict", str(folder), "--json", "--top-k", "1")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(answer["image"]).name for answer in answers] == ["a.png", "b.JPG", "bad.jpeg", "c.webp"]
+    assert [list(answer) for answer in answers].count(["image", "predictions"]) == 3
+    assert "bad.jpeg: cannot be decoded" in answers[2]["error"]
+    assert done.returncode == 1 and done.stderr == "edge: error: 1 of 4 images could not be classified\n"
+
+
+def test_as_text_each_image_of_several_has_a_line_of_its_own(pristine_bundle: Path, folder: Path) -> None:
+    done = edge(pristine_bundle, "predict", "sample.png", str(folder / "a.png"), "--top-k", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()
+    assert re.fullmatch(r"sample.png\t[\d.]+% [^,]+, [\d.]+% [^,]+", first) and second.startswith(f"{folder / 'a.png'}\t")
+
+
+def test_an_image_on_standard_input_is_classified_as_its_file_is(pristine_bundle: Path) -> None:
+    by_name = json.loads(edge(pristine_bundle, "predict", "sample.png", "--json").stdout)
+    content = (pristine_bundle / "sample.png").read_bytes()
+    piped = json.loads(edge(pristine_bundle, "predict", "-", "--json", stdin=content).stdout)
+    assert piped == {**by_name, "image": "-"}
+
+
+def test_a_list_on_standard_input_is_worked_off(pristine_bundle: Path, folder: Path) -> None:
+    content = f"{folder / 'a.png'}\r\n\n{folder / 'b.JPG'}\n".encode()
+    done = edge(pristine_bundle, "predict", "-", "--list", "--json", stdin=content)
+    assert [json.loads(line)["image"] for line in done.stdout.splitlines()] == [str(folder / "a.png"), str(folder / "b.JPG")]
+
+
+def test_a_reader_that_has_seen_enough_is_no_traceback(pristine_bundle: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "edge", "predict", *["sample.png"] * 20]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ""}
+    with subprocess.Popen(command, cwd=pristine_bundle, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1
+
+
+def test_what_failed_its_proof_is_not_used(bundle: Path, reseal: Reseal) -> None:
+    reseal(bundle, lambda facts: facts["variants"][0].update(verdict="failed", reason="5 of 8 decisions flip"))
+    assert_refused(
+        edge(bundle, "predict", "sample.png"), "fp32-onnxruntime failed its proof at export: 5 of 8 decisions flip; it gives no answ"
+    )
+    done = edge(bundle, "selftest")
+    assert done.returncode == 1 and done.stdout.startswith("selftest failed: variant fp32-onnxruntime failed its proof at export: 5 of 8")
+    assert edge(bundle, "predict", "sample.png", "--variant", "fp32-onnxruntime-float").returncode == 0
+
+
+def test_every_variant_can_be_tested_and_told_as_json_lines(pristine_bundle: Path) -> None:
+    done = edge(pristine_bundle, "selftest", "--all", "--json", "--threads", "1")
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [result["variant"] for result in results] == ["fp32-onnxruntime", "fp32-openvino", "fp32-onnxruntime-float"]
+    assert {result["verdict"] for result in results} <= {"passed", "not_run"} and done.returncode == 0
+
+
+def test_bench_writes_a_line_per_variant_or_one_json_object(pristine_bundle: Path) -> None:
+    options = ("--variant", "fp32-onnxruntime", "--repeats", "4", "--warmup", "1", "--threads", "1", "--batch", "2")
+    done = edge(pristine_bundle, "bench", *options)
+    assert done.returncode == 0 and re.search(
+        r"fp32-onnxruntime +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+  onnxruntime .* 1 threads, batch 2", done.stdout
+    )
+    (result,) = json.loads(edge(pristine_bundle, "bench", "--json", *options).stdout)["results"]
+    assert result["num_samples"] == 4 and result["batch"] == 2
 
 
 def test_predict_refuses_a_changed_bundle(bundle: Path) -> None:
@@ -122,13 +209,3 @@ def test_a_missing_package_gets_one_line_that_says_what_to_install(package: str,
     (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('No module named {package}', name='{package}')")
     done = edge(pristine_bundle, "selftest", PYTHONPATH=str(tmp_path))
     assert_refused(done, rf"{package}.* install .*onnxruntime")
-
-
-def test_the_commands_of_the_readme_run(pristine_bundle: Path) -> None:
-    (block,) = re.findall(r"```sh\n(.*?)```", (pristine_bundle / "README.md").read_text(), flags=re.DOTALL)
-    install, *commands = block.splitlines()
-    assert install == "python -m pip install numpy pillow onnxruntime" and len(commands) == 2
-    for command in commands:
-        python, dash_m, module, *arguments = command.split()
-        assert (python, dash_m, module) == ("python", "-m", "edge")
-        assert edge(pristine_bundle, *arguments).returncode == 0, command

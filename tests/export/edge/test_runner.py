@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 from torch import nn
 
 from g2sd_export.edge.errors import UserError
+from g2sd_export.edge.onnx_runner import OnnxRunner, refuse_work_on_the_cpu
 from g2sd_export.edge.preprocess import Preprocessing
-from g2sd_export.edge.runner import OnnxRunner, Runner, describe
+from g2sd_export.edge.runner import Runner, describe
 from g2sd_export.onnx_file import export_onnx
 
 
@@ -27,6 +29,14 @@ def test_it_answers_as_torch_at_every_batch_size(
         got = runner.infer(images[:batch])
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, logits[:batch], atol=1e-5)
+
+
+def test_a_file_that_takes_pixels_answers_as_torch(
+    pixels_onnx: bytes, preprocessing: Preprocessing, images: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32]
+) -> None:
+    runner = OnnxRunner(pixels_onnx, preprocessing, threads=1)
+    np.testing.assert_array_equal(runner.prepare(images), images)
+    np.testing.assert_allclose(runner.infer(images), logits, atol=1e-5)
 
 
 def test_a_path_and_its_bytes_are_the_same_model(onnx_path: Path, preprocessing: Preprocessing, images: npt.NDArray[np.uint8]) -> None:
@@ -55,6 +65,42 @@ def test_a_provider_that_silently_falls_back_is_refused(
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["AzureExecutionProvider", "CPUExecutionProvider"])
     with pytest.raises(UserError, match="asked for CPUExecutionProvider and ONNX Runtime chose AzureExecutionProvider"):
         OnnxRunner(onnx_path, preprocessing)
+
+
+def test_a_provider_that_is_replaced_during_a_run_is_refused(
+    onnx_path: Path, preprocessing: Preprocessing, images: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = OnnxRunner(onnx_path, preprocessing, threads=1)
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["AzureExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(UserError, match="asked for CPUExecutionProvider and ONNX Runtime ran on AzureExecutionProvider"):
+        runner.infer(images)
+
+
+def test_work_that_another_provider_left_to_the_cpu_is_found_in_a_real_profile(
+    onnx_path: Path, preprocessing: Preprocessing, tmp_path: Path
+) -> None:
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "profile")
+    session = onnxruntime.InferenceSession(onnx_path, options, providers=["CPUExecutionProvider"])
+    session.run(None, {"images": np.zeros((1, 1, 28, 28), np.float32)})
+    profile = json.loads(Path(session.end_profiling()).read_bytes())
+    with pytest.raises(UserError, match=r"asked for CUDAExecutionProvider and ONNX Runtime left .*MatMul.* to CPUExecutionProvider"):
+        refuse_work_on_the_cpu(profile, "CUDAExecutionProvider")
+
+
+def node(operator: str, provider: str) -> dict[str, object]:
+    return {"cat": "Node", "args": {"op_name": operator, "provider": provider}}
+
+
+def test_shapes_may_be_computed_on_the_cpu_and_work_may_not() -> None:
+    session = {"cat": "Session", "args": {}}
+    shapes = [session, node("Shape", "CPUExecutionProvider"), node("MatMul", "CUDAExecutionProvider")]
+    refuse_work_on_the_cpu(shapes, "CUDAExecutionProvider")
+    with pytest.raises(UserError, match="left FusedMatMul to CPUExecutionProvider"):
+        refuse_work_on_the_cpu([*shapes, node("FusedMatMul", "CPUExecutionProvider")], "CUDAExecutionProvider")
+    with pytest.raises(UserError, match="ran nothing on it"):
+        refuse_work_on_the_cpu([session], "TensorrtExecutionProvider")
 
 
 def test_without_onnx_runtime_it_says_what_to_install(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from g2sd_export.edge.errors import UserError
+from g2sd_export.edge.image_input import choose_output, in_parts, read_image_input
+from g2sd_export.edge.onnx_runner import OnnxRunner
+from g2sd_export.edge.openvino_runner import OpenVINORunner
 from g2sd_export.edge.preprocess import Preprocessing
-from g2sd_export.edge.runner import Choices, OnnxRunner, choose_output, in_parts, read_image_input
+from g2sd_export.edge.runner import Choices
 
 PRE = Preprocessing(6, 6, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+
+RUNTIMES = [OnnxRunner, pytest.param(OpenVINORunner, marks=pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO"))]
+either_runtime = pytest.mark.parametrize("runner_of", RUNTIMES, ids=["onnxruntime", "openvino"])
 WEIGHT = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
 
 
@@ -59,44 +66,49 @@ def expected(num: int) -> npt.NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("shape", [["n", 3, 6, 6], ["n", 6, 6, 3], ["n", 3, "h", "w"], ["n", "c", 6, 6], [None, 6, 6, 3]], ids=str)
-def test_either_layout_and_free_sizes_give_the_same_logits(shape: list[Any]) -> None:
-    runner = OnnxRunner(foreign(shape=shape), PRE, threads=1)
+@either_runtime
+def test_either_layout_and_free_sizes_give_the_same_logits(runner_of: Any, shape: list[Any]) -> None:
+    runner = runner_of(foreign(shape=shape), PRE, threads=1)
     np.testing.assert_allclose(runner.infer(images(5)), expected(5), rtol=1e-5, atol=1e-5)
     assert runner.num_classes == 4
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
-def test_a_fixed_batch_is_met_by_parts_whose_padding_is_cut_off(batch: int) -> None:
-    runner = OnnxRunner(foreign(shape=[batch, 3, 6, 6]), PRE, threads=1)
+@either_runtime
+def test_a_fixed_batch_is_met_by_parts_whose_padding_is_cut_off(runner_of: Any, batch: int) -> None:
+    runner = runner_of(foreign(shape=[batch, 3, 6, 6]), PRE, threads=1)
     np.testing.assert_allclose(runner.infer(images(7)), expected(7), rtol=1e-5, atol=1e-5)
 
 
-def test_classes_that_the_graph_does_not_count_are_counted_by_running_it() -> None:
-    assert OnnxRunner(foreign(output=["n", "classes"]), PRE, threads=1).num_classes == 4
+@either_runtime
+def test_classes_that_the_graph_does_not_count_are_counted_by_running_it(runner_of: Any) -> None:
+    assert runner_of(foreign(output=["n", "classes"]), PRE, threads=1).num_classes == 4
 
 
-def test_of_several_outputs_the_one_asked_for_is_taken_and_else_all_are_named() -> None:
+@either_runtime
+def test_of_several_outputs_the_one_asked_for_is_taken_and_else_all_are_named(runner_of: Any) -> None:
     content = foreign(extra=True)
-    with pytest.raises(UserError, match=r"several outputs that may be logits; it gives pooled \[n, 3\], scores \[n, 4\]"):
-        OnnxRunner(content, PRE, threads=1)
+    with pytest.raises(UserError, match=r"several outputs that may be logits; it gives pooled \[(n|free), 3\], scores \[(n|free), 4\]"):
+        runner_of(content, PRE, threads=1)
     with pytest.raises(UserError, match="no output 'logits'"):
-        OnnxRunner(content, PRE, threads=1, choices=Choices(output="logits"))
+        runner_of(content, PRE, threads=1, choices=Choices(output="logits"))
     np.testing.assert_allclose(
-        OnnxRunner(content, PRE, threads=1, choices=Choices(output="scores")).infer(images(2)), expected(2), rtol=1e-5
+        runner_of(content, PRE, threads=1, choices=Choices(output="scores")).infer(images(2)), expected(2), rtol=1e-5
     )
     assert choose_output({"features": ["n", 8, 8, 8], "scores": ["n", 4]}) == "scores"
     with pytest.raises(UserError, match="no output of logits"):
         choose_output({"features": ["n", 8, 8, 8]})
 
 
-def test_probabilities_become_logits_whose_softmax_they_are() -> None:
-    logits = OnnxRunner(foreign(last="Softmax"), PRE, threads=1, choices=Choices(probabilities=True)).infer(images(5)).astype(np.float64)
+@either_runtime
+def test_probabilities_become_logits_whose_softmax_they_are(runner_of: Any) -> None:
+    logits = runner_of(foreign(last="Softmax"), PRE, threads=1, choices=Choices(probabilities=True)).infer(images(5)).astype(np.float64)
     wanted = np.exp(expected(5)) / np.exp(expected(5)).sum(1, keepdims=True)
     np.testing.assert_allclose(np.exp(logits), wanted, rtol=1e-5)
 
 
 def test_an_input_of_another_kind_or_size_is_refused() -> None:
-    with pytest.raises(UserError, match=r"'pixels:0' is a tensor\(double\); wanted tensor\(float\)"):
+    with pytest.raises(UserError, match=r"'pixels:0' is tensor\(double\); wanted float32 or float16"):
         OnnxRunner(double(), PRE, threads=1)
     with pytest.raises(UserError, match=r"takes images of 3 channels and 8 px; the preprocessing makes 3 channels and 6 px"):
         OnnxRunner(foreign(shape=["n", 8, 8, 3]), PRE, threads=1)
@@ -143,8 +155,9 @@ def test_parts_come_back_in_order() -> None:
 
 
 @pytest.mark.parametrize("shape", [["n", 3, 6, 6], [2, 6, 6, 3]], ids=str)
-def test_four_threads_at_once_get_the_bits_that_one_gets(shape: list[Any]) -> None:
-    runner = OnnxRunner(foreign(shape=shape), PRE, threads=1)
+@either_runtime
+def test_four_threads_at_once_get_the_bits_that_one_gets(runner_of: Any, shape: list[Any]) -> None:
+    runner = runner_of(foreign(shape=shape), PRE, threads=1)
     parts = [images(40)[start : start + 5] for start in range(0, 40, 5)] * 4
     wanted = [runner.infer(part) for part in parts]
     with ThreadPoolExecutor(4) as pool:

@@ -103,8 +103,11 @@ class FakeEngine:
 
     num_layers = 2
 
-    def __init__(self, cuda: Cuda, *, shape: tuple[int, ...], profiles: tuple[tuple[int, int], ...], half: bool, num_classes: int) -> None:
+    def __init__(
+        self, cuda: Cuda, *, shape: tuple[int, ...], profiles: tuple[tuple[int, int], ...], half: bool, pixels: bool, num_classes: int
+    ) -> None:
         self.cuda, self.shape, self.profiles = cuda, shape, profiles
+        self.takes_pixels = pixels
         self.dtype = np.float16 if half else np.float32
         self.shapes = {"pixels": shape, "scores": (shape[0], num_classes), "means": (shape[0], 3, 1)}
         self.num_io_tensors, self.num_optimization_profiles = 3, len(profiles)
@@ -118,8 +121,11 @@ class FakeEngine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self.shapes[name]
 
-    def get_tensor_dtype(self, _: str) -> Any:
-        return SimpleNamespace(name="HALF" if self.dtype == np.float16 else "FLOAT")
+    def kind_of(self, name: str) -> Any:
+        return np.uint8 if self.takes_pixels and name == "pixels" else self.dtype
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return SimpleNamespace(name={"uint8": "UINT8", "float16": "HALF", "float32": "FLOAT"}[np.dtype(self.kind_of(name)).name])
 
     def get_tensor_profile_shape(self, _: str, index: int) -> list[tuple[int, ...]]:
         return [(batch, *self.shape[1:]) for batch in (self.profiles[index][0], *self.profiles[index])]
@@ -155,16 +161,19 @@ class FakeContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         self.busy = False
-        kind, memory = self.engine.dtype, self.engine.cuda.memory
-        sizes = {name: int(np.prod(self.get_tensor_shape(name))) * np.dtype(kind).itemsize for name in self.engine.shapes}
+        kinds, memory = {name: np.dtype(self.engine.kind_of(name)) for name in self.engine.shapes}, self.engine.cuda.memory
+        sizes = {name: int(np.prod(self.get_tensor_shape(name))) * kind.itemsize for name, kind in kinds.items()}
         if stream != 77 or any(len(memory[self.addresses[name]]) < size for name, size in sizes.items()):
             return False
         batch, addresses = self.batch, dict(self.addresses)
         self.runs.append((self.profile, batch))
 
         def compute() -> None:
-            pixels = memory[addresses["pixels"]][: sizes["pixels"]].view(kind).reshape(batch, *self.engine.shape[1:]).astype(np.float32)
-            scores = (pixels.mean((2, 3)) @ WEIGHT).astype(kind)
+            stored = memory[addresses["pixels"]][: sizes["pixels"]].view(kinds["pixels"]).reshape(batch, *self.engine.shape[1:])
+            means = stored.astype(np.float32).mean((2, 3) if self.engine.shape[1] == 3 else (1, 2))
+            if self.engine.takes_pixels:  # as a deployable file, it normalises by itself
+                means = (means / 255 - np.float32(PRE.mean)) / np.float32(PRE.std)
+            scores = (means @ WEIGHT).astype(kinds["scores"])
             memory[addresses["scores"]][: sizes["scores"]] = np.ascontiguousarray(scores).reshape(-1).view(np.uint8)
 
         self.engine.cuda.queue.append(compute)
@@ -207,6 +216,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Pa
         shape: tuple[int, ...] = (-1, 3, 4, 4),
         profiles: tuple[tuple[int, int], ...] = ((1, 4),),
         half: bool = False,
+        pixels: bool = False,
         num_classes: int = 5,
         packages: tuple[str, ...] = ("tensorrt",),
         refusing: tuple[str, ...] = (),
@@ -215,7 +225,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Pa
         cuda = cuda or Cuda()
 
         def engine() -> FakeEngine:
-            return FakeEngine(cuda, shape=shape, profiles=profiles, half=half, num_classes=num_classes)
+            return FakeEngine(cuda, shape=shape, profiles=profiles, half=half, pixels=pixels, num_classes=num_classes)
 
         modules: dict[str, Any] = {name: FakeTensorRT(name, None if name in refusing else engine) for name in packages}
         modules["cuda.bindings.runtime"] = cuda
@@ -234,6 +244,21 @@ def test_logits_of_any_number_of_images_come_back_in_order(machine: Callable[...
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected(num), atol=0.02 if half else 1e-5)
     np.testing.assert_allclose(runner.infer(images(2)), expected(2), atol=0.02 if half else 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(-1, 4, 4, 3), (-1, 3, 4, 4)], ids=str)
+def test_an_engine_that_takes_pixels_gets_them_as_they_are(machine: Callable[..., Path], shape: tuple[int, ...]) -> None:
+    engine = Engine(machine(shape=shape, pixels=True))
+    runner = engine.runner(PRE)
+    assert engine.facts()["input"]["dtype"] == "uint8" and runner.prepare(images(2)).dtype == np.uint8
+    for num in (1, 9):
+        np.testing.assert_allclose(runner.infer(images(num)), expected(num), atol=1e-5)
+
+
+def test_bytes_that_were_verified_are_opened_instead_of_the_file(machine: Callable[..., Path]) -> None:
+    path = machine()
+    path.write_bytes(b"changed since")
+    np.testing.assert_allclose(Engine(path, content=b"engine").runner(PRE).infer(images(2)), expected(2), atol=1e-5)
 
 
 def test_a_fixed_batch_is_filled_up(machine: Callable[..., Path]) -> None:

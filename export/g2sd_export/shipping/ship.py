@@ -1,0 +1,240 @@
+"""Every way of running a classifier that a target lists: made, proven, timed; one of them is chosen."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..answers import Answers
+from ..edge.agreement import Verdict
+from ..edge.errors import UserError
+from ..edge.onnx_runner import OnnxRunner
+from ..edge.runner import Runner
+from ..proof import Link, Proof, Score, Whole, prove
+from ..targets import Candidate, Target
+from .choice import Outcome, choose
+from .material import Material
+from .race import RaceSettings, race
+from .runtimes import open_candidate, settings_of, why_not
+from .workshop import ModelFile, Workshop
+
+Tick = Callable[[int, int, str], None]
+
+_POINTS = 100
+_TORCH, _FLOAT, _PIXELS = "torch", "onnx", "uint8 onnx"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One candidate and all that is known of it.
+
+    Attributes:
+        outcome: Verdict, figures and whether it ships.
+        file: What it runs; None where it could not be made.
+        proof: Every hop from the torch model on; None where there is no file.
+        runner: Open and ready; None where it did not run.
+        latency: As ``race`` gives it; None where it was not timed.
+        settings: Of its runtime.
+    """
+
+    outcome: Outcome
+    file: ModelFile | None
+    proof: Proof | None
+    runner: Runner | None
+    settings: dict[str, Any]
+    latency: dict[str, float | int] | None = None
+
+    @property
+    def name(self) -> str:
+        """That of the candidate."""
+        return self.outcome.name
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What the target gets.
+
+    Attributes:
+        ways: Every candidate, in the target's order.
+        verdict: "passed" where a proven candidate ships, "not_run" where none failed and none could run here, else "failed".
+        reason: Why it is not "passed".
+        base: The proof of the float file and of the file that takes pixels.
+        notes: How the files were made: quantisers that were tried, layers that stayed in float.
+        remarks: Why they were made so, with what was timed.
+    """
+
+    ways: tuple[Way, ...]
+    verdict: Verdict
+    reason: str
+    base: Proof
+    notes: dict[str, Any]
+    remarks: dict[str, str]
+
+    @property
+    def default(self) -> Way:
+        """The way that ships, or where none passed, the one that comes first among those that have a file.
+
+        Raises:
+            UserError: No candidate has a file.
+        """
+        chosen = next((way for way in self.ways if way.outcome.chosen), None)
+        first = chosen or next((way for way in self.ways if way.file is not None), None)
+        if first is None:
+            raise UserError(f"none of the target's candidates could be made: {self.reason}")
+        return first
+
+    def shipped(self, ship: str) -> list[Way]:
+        """The ways whose files go into the bundle: the default first, then every other one that passed or could not run here."""
+        others = [way for way in self.ways if way is not self.default and way.file is not None and way.outcome.verdict != "failed"]
+        return [self.default, *(others if ship == "passed" else [])]
+
+
+def ship(
+    material: Material,
+    target: Target,
+    reference: Runner | Answers,
+    *,
+    folder: Path,
+    tick: Tick | None = None,
+    ece: Score | None = None,
+    race_settings: RaceSettings | None = None,
+) -> Shipment:
+    """Make, prove and time every candidate of a target.
+
+    Args:
+        material: The classifier's float file and the images.
+        target: What the device needs.
+        reference: The torch model, or its answers to the material's images.
+        folder: Where model files are written, as ``models/NAME``.
+        tick: Told (done, total, note).
+        ece: Calibration error, for the proof.
+        race_settings: How long the candidates are timed; None takes the defaults.
+
+    Returns:
+        What there is to ship; look at its verdict.
+
+    Raises:
+        UserError: A file cannot be made from this model at all, or INT8 is asked for and there are no training images.
+    """
+    told = tick or (lambda done, total, note: None)
+    workshop = Workshop(material, target, folder, told)
+    told(0, 1, "proving the float file")
+    base = _prove_base(material, target, reference, workshop, told, ece)
+    ways = [_one(candidate, material, target, workshop, base, told, ece) for candidate in target.candidates]
+    ways = _timed(ways, target, race_settings or RaceSettings(), told)
+    outcomes = choose([way.outcome for way in ways])
+    ways = [replace(way, outcome=outcome) for way, outcome in zip(ways, outcomes, strict=True)]
+    verdict, reason = _verdict(ways, base)
+    return Shipment(tuple(ways), verdict, reason, base, workshop.notes, workshop.remarks)
+
+
+def _prove_base(
+    material: Material, target: Target, reference: Runner | Answers, workshop: Workshop, told: Tick, ece: Score | None
+) -> Proof:
+    """Torch, the float ONNX file, and the file that takes pixels: what every candidate is made from."""
+    tolerance = target.tolerance["fp32"].parity()
+    pre = material.preprocessing
+    links = [
+        Link(_TORCH, reference),
+        Link(_FLOAT, OnnxRunner(material.float_onnx, pre, threads=target.threads), tolerance),
+        Link(_PIXELS, OnnxRunner(workshop.pixels, pre, threads=target.threads), tolerance),
+    ]
+    return prove(links, material.images, material.labels, whole=Whole(tolerance), tick=_noted(told, "proving the float file"), ece=ece)
+
+
+def _one(candidate: Candidate, material: Material, target: Target, workshop: Workshop, base: Proof, told: Tick, ece: Score | None) -> Way:
+    told(0, 1, f"making {candidate.name}")
+    settings = settings_of(candidate)
+    try:
+        file = workshop.make(candidate)
+    except UserError as error:
+        return Way(Outcome(candidate, "failed", f"it could not be made: {error}"), None, None, None, settings)
+    settings |= file.settings
+    if base.verdict == "failed":
+        return Way(Outcome(candidate, "failed", base.reason, file_bytes=file.num_bytes), file, base, None, settings)
+    runner, absent, broken = _opened(candidate, file, material, target)
+    if broken:
+        return Way(Outcome(candidate, "failed", broken, file_bytes=file.num_bytes), file, None, None, settings)
+    whole = Whole(target.tolerance[candidate.precision].parity(), max_drop=target.accuracy_budget_points / _POINTS)
+    links = _links(candidate, file, material, target, base, runner, absent)
+    proof = prove(links, material.images, material.labels, whole=whole, tick=_noted(told, f"proving {candidate.name}"), ece=ece)
+    return Way(_outcome(candidate, file, proof), file, proof, runner, settings)
+
+
+def _opened(candidate: Candidate, file: ModelFile, material: Material, target: Target) -> tuple[Runner | None, str, str]:
+    """A runner, why there is none here, or why the runtime refuses the file."""
+    if reason := why_not(candidate) or file.why_not:
+        return None, reason, ""
+    try:
+        return open_candidate(candidate, file.path, material.preprocessing, threads=target.threads), "", ""
+    except UserError as error:
+        return None, "", str(error)
+
+
+def _links(
+    candidate: Candidate, file: ModelFile, material: Material, target: Target, base: Proof, runner: Runner | None, absent: str
+) -> list[Link]:
+    """The chain to a candidate: what is proven already, the file's graph on the CPU where a GPU will run it, the candidate itself."""
+    fp32, own = target.tolerance["fp32"].parity(), target.tolerance[candidate.precision].parity()
+    links = [Link(_TORCH, base.answers[_TORCH]), Link(_FLOAT, base.answers[_FLOAT], fp32)]
+    if (candidate.runtime, candidate.precision, candidate.on_gpu) == ("onnxruntime", "fp32", False):
+        return [*links, Link(candidate.name, base.answers[_PIXELS], own)]  # it is this link that was asked already
+    links.append(Link(_PIXELS, base.answers[_PIXELS], fp32))
+    if candidate.on_gpu and candidate.precision != "fp32":
+        links.append(_on_cpu(candidate, file, material, target))
+    return [*links, Link(candidate.name, runner, own, absent)]
+
+
+def _on_cpu(candidate: Candidate, file: ModelFile, material: Material, target: Target) -> Link:
+    """The graph that a GPU will run, on ONNX Runtime's CPU, so that a fault of the graph is found without a GPU."""
+    name, own = f"{candidate.precision} onnx", target.tolerance[candidate.precision].parity()
+    try:
+        runner = OnnxRunner(file.graph or file.path, material.preprocessing, threads=target.threads)
+    except UserError as error:
+        if candidate.precision != "fp8":
+            raise
+        return Link(name, None, own, f"ONNX Runtime's CPU has no FP8 ({error})")
+    return Link(name, runner, own)
+
+
+def _outcome(candidate: Candidate, file: ModelFile, proof: Proof) -> Outcome:
+    whole = proof.whole
+    return Outcome(
+        candidate,
+        proof.verdict,
+        proof.reason,
+        top1=whole.top1_candidate,
+        drop_points=None if whole.drop is None else _POINTS * whole.drop.drop,
+        flipped=None if whole.agreement is None else whole.agreement.flipped,
+        file_bytes=file.num_bytes,
+    )
+
+
+def _timed(ways: Sequence[Way], target: Target, settings: RaceSettings, told: Tick) -> list[Way]:
+    """Race those that passed, where this machine is of the target's kind."""
+    if target.machine not in ("any", platform.machine()):
+        return list(ways)
+    runners = {way.name: way.runner for way in ways if way.runner is not None and way.outcome.verdict == "passed"}
+    found = race(runners, replace(settings, batch=target.batch.best), tick=_noted(told, "timing")) if runners else {}
+    return [_with_latency(way, found[way.name], target.threads) if way.name in found else way for way in ways]
+
+
+def _with_latency(way: Way, latency: dict[str, float | int], threads: int) -> Way:
+    return replace(way, latency={**latency, "threads": threads}, outcome=replace(way.outcome, p50_ms=float(latency["p50_ms"])))
+
+
+def _verdict(ways: Sequence[Way], base: Proof) -> tuple[Verdict, str]:
+    if any(way.outcome.chosen for way in ways):
+        return "passed", ""
+    if base.verdict != "passed":
+        return base.verdict, base.reason
+    reasons = "; ".join(dict.fromkeys(f"{way.name}: {way.outcome.reason}" for way in ways))
+    missing = any(way.outcome.verdict == "not_run" for way in ways)
+    return ("not_run" if missing else "failed"), reasons
+
+
+def _noted(told: Tick, note: str) -> Callable[[int, int], None]:
+    return lambda done, total: told(done, total, note)

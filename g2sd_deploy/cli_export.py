@@ -1,0 +1,128 @@
+"""`g2sd export` and `g2sd targets`: from a classifier to the bundle of a device."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from g2sd_deploy.cli_errors import tell_errors
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+targets_app = typer.Typer(help="List or show the devices that bundles can be made for.", no_args_is_help=True, rich_markup_mode=None)
+
+ModelArg = Annotated[str, typer.Argument(help="Classifier (.safetensors), the folder of a stage that made one, or a name of timm.")]
+TargetOpt = Annotated[str, typer.Option("--target", help="A device as `g2sd targets list` names it, or a target file of your own.")]
+OnOpt = Annotated[str, typer.Option("--on", help="Images that every file has to answer like the classifier: a source of a recipe.")]
+OutOpt = Annotated[Path, typer.Option("--out", help="New folder for the bundle.")]
+SplitOpt = Annotated[str, typer.Option("--split", help="Split of these images.")]
+CalibrateOnOpt = Annotated[str | None, typer.Option("--calibrate-on", help="Training images for INT8; those of --on by default.")]
+CalibrateSplitOpt = Annotated[str, typer.Option("--calibrate-split", help="Split of the training images; never that of the proof.")]
+OnlyOpt = Annotated[list[str], typer.Option("--only", help="A candidate of the target, as fp32-onnxruntime; repeatable.")]
+MaxImagesOpt = Annotated[int | None, typer.Option("--max-images", min=1, help="Prove it on this many images, spread evenly.")]
+CalibrationOpt = Annotated[int | None, typer.Option("--calibration-images", min=8, help="Images for INT8; the target's number by default.")]
+CorruptedOpt = Annotated[bool, typer.Option("--corrupted/--not-corrupted", help="Score the file that ships under corruption, too.")]
+LicenceOpt = Annotated[str, typer.Option("--licence", help="Licence of the model, for the model card and the bill of materials.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+@tell_errors
+def export(
+    model: ModelArg,
+    on: OnOpt,
+    out: OutOpt,
+    target: TargetOpt = "cpu-x86",
+    only: OnlyOpt = [],  # noqa: B006 (typer reads the default, nobody changes it)
+    split: SplitOpt = "test",
+    calibrate_on: CalibrateOnOpt = None,
+    calibrate_split: CalibrateSplitOpt = "train",
+    max_images: MaxImagesOpt = None,
+    calibration_images: CalibrationOpt = None,
+    corrupted: CorruptedOpt = True,
+    licence: LicenceOpt = "unknown",
+    as_json: JsonOpt = False,
+) -> None:
+    """Export a classifier for a device: every number format that may pay is made, proven on real images, timed, and the best one ships."""
+    from g2sd_deploy.export_command import Asked, failure_of
+    from g2sd_deploy.export_command import export as make
+    from g2sd_deploy.progress import make_progress
+    from g2sd_deploy.settings import ExportSettings
+
+    values: dict[str, Any] = {"target": target, "only": only, "max_images": max_images, "calibration_images": calibration_images}
+    values |= {"licences": {"model": licence}} | ({} if corrupted else {"robustness": None})
+    settings = ExportSettings.model_validate(values)
+    asked = Asked(model, on, split, calibrate_on, calibrate_split, out, settings)
+    made = make(asked, make_progress())
+    _print(made, as_json)
+    if (error := failure_of(made)) is not None:
+        raise error
+
+
+@targets_app.command("list")
+@tell_errors
+def list_targets(as_json: JsonOpt = False) -> None:
+    """List the devices that ship with the package."""
+    from g2sd_export.targets import bundled_targets, load_target
+
+    targets = [load_target(path.stem) for path in bundled_targets()]
+    if as_json:
+        typer.echo(json.dumps({"targets": [target.to_dict() for target in targets]}))
+        return
+    width = max(len(target.name) for target in targets)
+    for target in targets:
+        typer.echo(f"{target.name:<{width}}  {target.description}")
+
+
+@targets_app.command("show")
+@tell_errors
+def show_target(target: Annotated[str, typer.Argument(help="A device that ships with the package, or a file.")]) -> None:
+    """Print a target file, as a start for one of your own."""
+    from g2sd_export.targets import find_target, load_target
+
+    load_target(target)
+    typer.echo(find_target(target).read_text(encoding="utf-8"), nl=False)
+
+
+def _print(made: dict[str, Any], as_json: bool) -> None:
+    from rich.console import Console
+
+    if as_json:
+        Console(soft_wrap=True).out(json.dumps(made), highlight=False)
+        return
+    console = Console()
+    console.print(candidates_table(made))
+    for one in made["candidates"]:
+        console.out(f"{one['name']}: {made['reasons'][one['name']]}", highlight=False)
+    for text in made["remarks"].values():
+        console.out(text, highlight=False)
+    console.out(f"bundle: {made['bundle']} ({made['verdict'].replace('_', ' ')}), default {made['default']}", highlight=False)
+
+
+def candidates_table(made: dict[str, Any]) -> "Table":
+    """Every candidate with its figures; bold is what ships."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    parity = made["parity"]
+    images = f"{parity['num_images']} images, float top-1 {parity['top1_reference']:.2%}" if parity["top1_reference"] is not None else ""
+    table = Table(title=f"{made['target']}: {images}" if images else made["target"], title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("candidate", "verdict", "top-1", "lost, pp", "flips", "p50 ms", "MiB"):
+        table.add_column(name, justify="left" if name in ("candidate", "verdict") else "right", no_wrap=True)
+    for one in made["candidates"]:
+        table.add_row(*_cells(one, made), style="bold" if one["chosen"] else "")
+    return table
+
+
+def _cells(one: dict[str, Any], made: dict[str, Any]) -> list[str]:
+    latency = made["latency"].get(one["name"])
+    return [
+        one["name"],
+        one["verdict"].replace("_", " "),
+        "-" if one["top1"] is None else f"{one['top1']:.2%}",
+        "-" if one["drop_points"] is None else f"{one['drop_points']:+.2f}",
+        "-" if one["flipped"] is None else str(one["flipped"]),
+        "-" if latency is None else f"{latency['p50_ms']:.2f}",
+        "-" if one["file_bytes"] is None else f"{one['file_bytes'] / 2**20:.1f}",
+    ]
