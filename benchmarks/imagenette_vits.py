@@ -25,25 +25,13 @@ from g2sd_export.edge.preprocess import Preprocessing
 
 SHAPES = {"tiny": (192, 3), "small": (384, 6)}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CLASSES = (
-    "tench",
-    "English springer",
-    "cassette player",
-    "chain saw",
-    "church",
-    "French horn",
-    "garbage truck",
-    "gas pump",
-    "golf ball",
-    "parachute",
-)
 SMALL_PX, FULL_PX = 96, 224
 
 
-def build(size: str, image_px: int) -> Classifier:
+def build(size: str, image_px: int, num_classes: int) -> Classifier:
     """A classifier of the shape that is asked for."""
     width, heads = SHAPES[size]
-    return Classifier(EncoderSpec(image_px, 16, 3, width, 12, heads), len(CLASSES), pooling="mean")
+    return Classifier(EncoderSpec(image_px, 16, 3, width, 12, heads), num_classes, pooling="mean")
 
 
 def train(model: Classifier, folder: Path, image_px: int, *, epochs: float, lr: float, batch: int = 64) -> None:
@@ -100,14 +88,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
-    model = build(arguments.size, SMALL_PX)
+    classes = tuple(ImageFolder(arguments.data / "train").classes)
+    model = build(arguments.size, SMALL_PX, len(classes))
     train(model, arguments.data / "train", SMALL_PX, epochs=arguments.epochs, lr=1e-3)
     print(f"top-1 at {SMALL_PX} px: {top1(model, arguments.data / 'val', SMALL_PX):.2%}", flush=True)
     model = at_image_size(model, FULL_PX)
     train(model, arguments.data / "train", FULL_PX, epochs=arguments.full_epochs, lr=2e-4, batch=32)
     print(f"top-1 at {FULL_PX} px: {top1(model, arguments.data / 'val', FULL_PX):.2%}", flush=True)
     pre = Preprocessing(FULL_PX, FULL_PX, 3, MEAN, STD)
-    save_classifier(arguments.out, ClassifierFile(model, pre, CLASSES))
+    save_classifier(arguments.out, ClassifierFile(model, pre, classes))
 
 
 if __name__ == "__main__":

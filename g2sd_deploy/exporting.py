@@ -221,6 +221,7 @@ def _write(job: Job, shipment: Shipment, reference: "Runner", test: ImageSet, fo
         reason=shipment.reason,
         program_version=__version__,
         threads=job.target.threads,
+        sources={f"models/{way.file.graph.name}": way.file.graph for way in ways if way.file is not None and way.file.graph is not None},
     )
 
 

@@ -119,7 +119,14 @@ def _standing(export: Export) -> tuple[Block, ...]:
         for name in (name for name in before.corruptions if name in after.corruptions):
             rows.append(_pair(f"Top-1, {formatting.label(name).lower()}", before.corruptions[name], after.corruptions[name]))
     columns = (Column("Measure"), *(Column(title, numeric=True) for title in ("Float, torch", "What ships", "Change, pp")))
-    return (Table("Calibration and robustness of what ships", columns, tuple(rows), "On the same images."),)
+    return (
+        Table(
+            "Calibration and robustness of what ships",
+            columns,
+            tuple(rows),
+            "Calibration and robustness of what ships beside the float model's, on the same images.",
+        ),
+    )
 
 
 def _pair(label: str, before: float, after: float | None) -> Row:

@@ -177,6 +177,13 @@ def test_the_version_is_printed(g2sd: Callable[..., Any]) -> None:
         "teacher pull",
         "teacher verify",
         "teacher import",
+        "targets list",
+        "targets show",
+        "bundle verify",
+        "bundle show",
+        "bundle diff",
+        "bundle sign",
+        "bundle serve-sample",
     ],
 )
 def test_every_command_has_help(command: str, g2sd: Callable[..., Any]) -> None:
@@ -188,4 +195,4 @@ def test_help_lists_no_other_command(g2sd: Callable[..., Any]) -> None:
     text = g2sd("--help").out.partition("Commands:")[2]
     listed = [line.split()[0] for line in text.splitlines() if re.match("  \\S", line)]
     commands = ["run", "plan", "validate", "schema", "evaluate", "export", "profile", "report", "doctor"]
-    assert listed == [*commands, "recipes", "teacher", "data"]
+    assert listed == [*commands, "recipes", "teacher", "data", "targets", "bundle"]

@@ -323,7 +323,7 @@ def test_a_trial_changes_how_long_and_not_what(path: Path) -> None:
     )
     for name, settings in sizing.training_of(recipe).items():
         short = getattr(trial, name)
-        steps = round(short.epochs * (extent.trial_train // short.batch_size))
+        steps = round(short.epochs * (settings.num_trained(extent.trial_train) // short.batch_size))
         assert steps == (20 if name in running else 1)
         changed = {key for key, value in short.model_dump().items() if value != settings.model_dump()[key]}
         assert changed <= {"epochs", "warmup_epochs", "base_lr", "min_lr", "loss_band"}

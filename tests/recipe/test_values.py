@@ -139,7 +139,7 @@ TABLE: dict[str, tuple[Values, Values, Values, Values, float | None, float, int 
     "tinymim_sequential_vit_tiny": (TI, of_run("tinymim_sequential_vit_small"), tinymim(12, 6, 16), TINYMIM_TI, None, 5.72, 4),
 }
 NAMES = list(TABLE)
-OTHERS = {"quickstart", "quickstart_teacher", "cifar10", "imagenette"}
+OTHERS = {"quickstart", "quickstart_quantised", "quickstart_teacher", "cifar10", "imagenette"}
 
 
 @cache

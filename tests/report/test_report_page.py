@@ -172,13 +172,16 @@ def test_failed_parity_takes_over_the_headline(full_run: Any, tmp_path: Path) ->
     assert '<header class="bad">' in html and "<h1>Do not ship" in html
     assert html.count('<div class="note bad">') == 3  # at the top, in the parity section and above the commands
     assert "412 of 5,000 decisions flipped" in text and "✓ P" not in text
-    assert html.count('<tr class="bad">') == 2  # the two limits that were crossed
+    assert html.count('<tr class="bad">') == 3  # a candidate that failed, and the two limits that were crossed
 
 
 def test_a_nan_in_the_parity_check_is_marked_as_outside_its_limit(full_run: Any, tmp_path: Path) -> None:
     fail_parity(full_run)
     full_run.artifacts["export"]["metrics"]["parity"].update(flipped_share=0.0, max_abs_logit_diff=float("nan"))
-    assert re.findall(r'<tr class="bad"><th scope="row"[^>]*>([^<]*)', page_of(full_run, tmp_path)) == ["Largest logit difference"]
+    assert re.findall(r'<tr class="bad"><th scope="row"[^>]*>([^<]*)', page_of(full_run, tmp_path)) == [
+        "int8-onnxruntime",
+        "Largest logit difference",
+    ]
 
 
 def test_parity_that_did_not_run_is_grey_with_its_reason(full_run: Any, tmp_path: Path) -> None:

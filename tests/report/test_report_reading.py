@@ -14,7 +14,7 @@ def test_a_full_run_is_read_whole(full_run: Any, tmp_path: Path) -> None:
     run = read_run(full_run.write(tmp_path))
     assert (run.recipe, run.title, run.command) == ("quickstart", "quickstart", "g2sd run recipes/quickstart.yaml")
     assert [stage.name for stage in run.stages] == ["data", "teacher", "generic", "specific", "baseline", "evaluate", "export", "profile"]
-    assert run.absent == {stage: f"the recipe has no stage {stage}" for stage in ("pretrain", "finetune")}
+    assert run.absent == {stage: f"the recipe has no stage {stage}" for stage in ("pretrain", "finetune", "quantise")}
     assert run.data is not None and run.data.preview_png.startswith(b"\x89PNG")
     assert len(run.training["generic"].history) == 300 and run.training["generic"].history[0].step == 1
     student = run.scores("student")

@@ -49,6 +49,7 @@ from .schema import manifest_problems
 # The first date that a zip archive can hold: a clock would make each bundle another one.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
+_ENLARGED = 1.7
 _EDGE = f"{__package__.rpartition('.')[0]}.edge"
 
 
@@ -84,6 +85,7 @@ def write_bundle(
     reason: str = "",
     program_version: str | None = None,
     threads: int | None = None,
+    sources: Mapping[str, Path] | None = None,
 ) -> Path:
     """Write a bundle, whole or not at all. The same arguments give the same bytes.
 
@@ -106,6 +108,7 @@ def write_bundle(
         reason: Why it is not "passed".
         program_version: Version of the program that writes; None takes that of the installed g2sd-deploy.
         threads: Threads of the runtimes in the self-test; None takes one per CPU this process may use.
+        sources: ONNX files that engines were built from, by their path in the bundle, so that a device can build them again.
 
     Returns:
         ``folder``.
@@ -136,7 +139,8 @@ def write_bundle(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         part = Path(scratch) / folder.name
         part.mkdir()
-        _copy_models(part, variants)
+        _copy_models(part, [(one.variant.name, one.variant.file, one.path) for one in variants])
+        _copy_models(part, [(f"the source {file}", file, path) for file, path in (sources or {}).items()])
         (part / LABELS).write_bytes("".join(f"{label}\n" for label in class_names).encode())
         _write_sample(part, sample_images, expected_logits, variants, preprocessing)
         _copy_edge(part / "edge")
@@ -218,19 +222,17 @@ def _installed_version() -> str:
         return "unknown"
 
 
-def _copy_models(part: Path, variants: Sequence[BuiltVariant]) -> None:
-    """Each file once; variants that share one have to mean the same content."""
-    for built in variants:
-        target = part / built.variant.file
+def _copy_models(part: Path, wanted: Sequence[tuple[str, str, Path]]) -> None:
+    """Each file once, from (who needs it, its path in the bundle, where it lies); those who share one have to mean the same content."""
+    for who, file, path in wanted:
+        target = part / file
         if not target.resolve().is_relative_to(part.resolve()):
-            raise UserError(
-                f"{built.variant.name}: file {built.variant.file!r} lies outside the bundle; wanted a name such as models/int8.onnx"
-            )
+            raise UserError(f"{who}: file {file!r} lies outside the bundle; wanted a name such as models/int8.onnx")
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(built.path, target)
-        elif record_of(target) != record_of(built.path):
-            raise UserError(f"{built.variant.file}: two variants mean different files by it; give each content a name of its own")
+            shutil.copyfile(path, target)
+        elif record_of(target) != record_of(path):
+            raise UserError(f"{file}: two variants mean different files by it; give each content a name of its own")
 
 
 def _write_sample(
@@ -240,7 +242,9 @@ def _write_sample(
     variants: Sequence[BuiltVariant],
     preprocessing: Preprocessing,
 ) -> None:
-    Image.fromarray(images[0, :, :, 0] if images.shape[-1] == 1 else images[0]).save(folder / SAMPLE_IMAGE)
+    image = Image.fromarray(images[0, :, :, 0] if images.shape[-1] == 1 else images[0])
+    # Larger than the network's input, so that the self-test sees a device that resizes with another filter.
+    image.resize([round(_ENLARGED * side) for side in image.size], Image.Resampling.NEAREST).save(folder / SAMPLE_IMAGE)  # type: ignore[arg-type]
     arrays: dict[str, npt.NDArray[Any]] = {
         "images": images,
         "logits": logits.astype(np.float32),

@@ -83,7 +83,9 @@ class Engine:
         self._probabilities = choices.probabilities
         try:
             open_memory()  # refuses a machine without a GPU before TensorRT does, in many words
-            self.trt, self.engine, self._kept = _deserialised(path.read_bytes() if content is None else content, modules)
+            self.trt, self.engine, self._kept = _deserialised(
+                path.read_bytes() if content is None else content, modules, listed=content is not None
+            )
             self.name, self.version = self.trt.__name__, str(self.trt.__version__)
             self._read(choices)
         except UserError as error:
@@ -318,12 +320,16 @@ def _installed(path: Path) -> list[ModuleType]:
     return modules
 
 
-def _deserialised(content: bytes, modules: Sequence[ModuleType]) -> tuple[Any, Any, tuple[Any, ...]]:
-    """The TensorRT that can open the engine, the engine, and what must live as long as it."""
+def _deserialised(content: bytes, modules: Sequence[ModuleType], *, listed: bool) -> tuple[Any, Any, tuple[Any, ...]]:
+    """The TensorRT that can open the engine, the engine, and what must live as long as it.
+
+    An engine that opens under later versions brings code along, which may run only where a bundle lists the engine's digest.
+    """
     refusals = []
     for trt in modules:
         logger = _logger_of(trt)
         runtime = trt.Runtime(logger)
+        runtime.engine_host_code_allowed = listed
         engine = runtime.deserialize_cuda_engine(content)
         if engine is not None:
             return trt, engine, (logger, runtime)

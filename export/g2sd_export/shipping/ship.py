@@ -81,7 +81,8 @@ class Shipment:
             UserError: No candidate has a file.
         """
         chosen = next((way for way in self.ways if way.outcome.chosen), None)
-        first = chosen or next((way for way in self.ways if way.file is not None), None)
+        made = [way for way in self.ways if way.file is not None]
+        first = chosen or next((way for way in made if way.outcome.verdict != "failed"), made[0] if made else None)
         if first is None:
             raise UserError(f"none of the target's candidates could be made: {self.reason}")
         return first
@@ -160,8 +161,20 @@ def _one(candidate: Candidate, material: Material, target: Target, workshop: Wor
         return Way(Outcome(candidate, "failed", broken, file_bytes=file.num_bytes), file, None, None, settings)
     whole = Whole(target.tolerance[candidate.precision].parity(), max_drop=target.accuracy_budget_points / _POINTS)
     links = _links(candidate, file, material, target, base, runner, absent)
-    proof = prove(links, material.images, material.labels, whole=whole, tick=_noted(told, f"proving {candidate.name}"), ece=ece)
-    return Way(_outcome(candidate, file, proof), file, proof, runner, settings)
+
+    def proven(chain: Sequence[Link]) -> Proof:
+        tick = _noted(told, f"proving {candidate.name}")
+        return prove(chain, material.images, material.labels, whole=whole, tick=tick, ece=ece)
+
+    if runner is not None:
+        proof = proven(links)
+        return Way(_outcome(candidate, file, proof), file, proof, runner, settings)
+    graph = proven(links[:-1])  # as far as this machine can go, and judged as what ships would be
+    proof = proven([replace(link, runner=graph.answers.get(link.name, link.runner)) for link in links])
+    outcome = _outcome(candidate, file, graph)
+    if outcome.verdict == "passed":
+        outcome = replace(outcome, verdict="not_run", reason=f"{absent}; its graph passed on ONNX Runtime's CPU")
+    return Way(outcome, file, proof, runner, settings)
 
 
 def _opened(candidate: Candidate, file: ModelFile, material: Material, target: Target) -> tuple[Runner | None, str, str]:

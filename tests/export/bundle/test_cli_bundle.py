@@ -150,7 +150,9 @@ def test_what_is_refused_is_one_line_and_exit_code_2(
 def test_the_page_is_served_until_ctrl_c(pristine_bundle: Path) -> None:
     roots = {str(Path(str(package.__file__)).parent.parent) for package in (g2sd_deploy, g2sd_export)}
     arguments = ["serve-sample", str(pristine_bundle), "--port", "0", "--threads", "1"]
-    code = f"from g2sd_deploy.cli_bundle import bundle_app; bundle_app({arguments!r})"
+    # A shell that starts tests in the background makes its children ignore SIGINT.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; from g2sd_deploy.cli_bundle import bundle_app; bundle_app({arguments!r})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sorted(roots)), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -162,7 +164,10 @@ def test_the_page_is_served_until_ctrl_c(pristine_bundle: Path) -> None:
                 assert json.load(reply)["name"] == "tiny"
         finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        try:
+            assert process.wait(timeout=30) == 130
+        finally:
+            process.kill()
         assert process.stderr.read() == "error: stopped; the page is gone\n"
 
 
