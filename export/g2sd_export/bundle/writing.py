@@ -244,7 +244,7 @@ def _write_sample(
 ) -> None:
     image = Image.fromarray(images[0, :, :, 0] if images.shape[-1] == 1 else images[0])
     # Larger than the network's input, so that the self-test sees a device that resizes with another filter.
-    image.resize([round(_ENLARGED * side) for side in image.size], Image.Resampling.NEAREST).save(folder / SAMPLE_IMAGE)  # type: ignore[arg-type]
+    image.resize([round(_ENLARGED * side) for side in image.size], Image.Resampling.NEAREST).save(folder / SAMPLE_IMAGE)
     arrays: dict[str, npt.NDArray[Any]] = {
         "images": images,
         "logits": logits.astype(np.float32),

@@ -7,6 +7,7 @@ was proven in one arithmetic must not run in another, so the precision is always
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -62,7 +63,7 @@ class OpenVINORunner:
         self.inference_precision = inference_precision
         self.provider = f"{_DEVICE} {inference_precision}"
         self._openvino, self.version = _import_openvino()
-        self._core = self._openvino.Core()
+        self._core = shared_core()
         _refuse_missing_precision(self._core, inference_precision)
         self._model = _read_model(self._core, model, self.version)
         self.image_input = _image_input_of(self._model, choices.layout)
@@ -143,6 +144,20 @@ class OpenVINORunner:
         """Length of a row of logits where the graph does not say it."""
         pre = self.preprocessing
         return int(self.infer(np.zeros((1, pre.image_px, pre.image_px, pre.num_channels), np.uint8)).shape[1])
+
+
+@lru_cache(maxsize=None)
+def shared_core() -> Any:
+    """The one OpenVINO core of this process, which is never given up.
+
+    On processors with AMX a core moves the stack on which signals are handled, and puts the old one back when it is collected. Two
+    cores that go in the order in which they came leave a stack that is gone, and the next signal ends the process (seen with 2026.4).
+
+    Raises:
+        UserError: OpenVINO is not installed.
+    """
+    openvino, _ = _import_openvino()
+    return openvino.Core()
 
 
 def _import_openvino() -> tuple[Any, str]:

@@ -80,9 +80,9 @@ def _no_provider(provider: str) -> str:
 
 
 def _no_bfloat16() -> str:
-    import openvino
+    from ..edge.openvino_runner import shared_core
 
-    known = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    known = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "" if "BF16" in known else "this processor has no BF16 arithmetic (OpenVINO offers " + ", ".join(sorted(known)) + ")"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from g2sd_export.edge.errors import UserError
-from g2sd_export.edge.openvino_runner import OpenVINORunner
+from g2sd_export.edge.openvino_runner import OpenVINORunner, shared_core
 from g2sd_export.edge.preprocess import Preprocessing
 from g2sd_export.edge.runner import Runner, describe
 
@@ -23,7 +24,7 @@ Logits = npt.NDArray[np.float32]
 
 
 def offered() -> list[str]:
-    return list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return list(shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 @pytest.mark.parametrize("takes", ["float32", "uint8"])
@@ -124,3 +125,24 @@ def test_without_openvino_it_says_what_to_install(onnx_path: Path, preprocessing
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match="pip install openvino"):
         OpenVINORunner(onnx_path, preprocessing)
+
+
+def test_runners_that_come_and_go_leave_signals_in_order(onnx_path: Path, preprocessing: Preprocessing) -> None:
+    """OpenVINO moves the stack of signals: with a core for each runner, a child that ended would end this process, too."""
+    code = f"""
+import gc, signal, subprocess, sys
+from pathlib import Path
+from g2sd_export.edge.openvino_runner import OpenVINORunner
+from g2sd_export.edge.preprocess import Preprocessing
+PRE = Preprocessing.from_dict({preprocessing.to_dict()!r})
+first, second = (OpenVINORunner(Path({str(onnx_path)!r}), PRE, threads=1) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGCHLD, lambda number, frame: None)
+for _ in range(3):
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done

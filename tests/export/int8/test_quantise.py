@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from g2sd_export.edge.errors import UserError
+from g2sd_export.edge.openvino_runner import shared_core
 from g2sd_export.int8 import nncf_method
 from g2sd_export.int8.quantise import METHODS, Method, Quantised, Source, candidates
 from g2sd_export.int8.sensitivity import logits_of
@@ -30,11 +31,11 @@ def files(source: Source, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 @pytest.mark.parametrize("at", range(len(CPU)), ids=CPU)
 def test_onnx_runtime_and_openvino_give_the_float_models_answers(files: dict[str, list[Quantised]], source: Source, at: int) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     file = files["cpu"][at]
     wanted = logits_of(source.model, source.images)
     got = logits_of(onnx.load_model(file.path), source.images)
-    compiled = openvino.Core().compile_model(str(file.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(str(file.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     other = np.asarray(compiled([source.images])[0])
     for answers in (got, other):
         assert 0.95 < np.corrcoef(wanted.ravel(), answers.ravel())[0, 1] < 1
@@ -159,12 +160,12 @@ class TwoQueries(nn.Module):
 
 @pytest.mark.parametrize("method", ["ort-minmax", "nncf"])
 def test_openvino_takes_a_product_of_joined_tokens(photos: npt.NDArray[np.uint8], float_path: Path, tmp_path: Path, method: Method) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     told = {item.key: item.value for item in onnx.load_model(float_path).metadata_props}
     export_onnx(TwoQueries(), image_px=32, num_channels=3, path=tmp_path / "two.onnx", metadata=told)
     (file,) = candidates(tmp_path / "two.onnx", photos, scheme="cpu", methods=[method], folder=tmp_path)
     assert file.num_quantised == 3 and file.num_float == 3
-    openvino.Core().compile_model(str(file.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    shared_core().compile_model(str(file.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def test_the_list_of_methods_is_that_of_the_targets() -> None:
