@@ -192,11 +192,20 @@ def metadata_of(known: Source, method: str, kept: Sequence[str], *, precision: s
         **{item.key: item.value for item in known.model.metadata_props},
         "precision": precision,
         "source_sha256": hashlib.sha256(known.content).hexdigest(),
-        "quantiser": f"{method} ({package} {version(package)})",
+        "quantiser": f"{method} ({package} {_version_of(package)})",
         "quantiser_float_layers": json.dumps(list(kept)),
         "calibration_images": str(len(known.images)),
         "calibration_sha256": hashlib.sha256(np.ascontiguousarray(known.images).tobytes()).hexdigest(),
     }
+
+
+def _version_of(package: str) -> str:
+    """Version of a quantiser's package; ONNX Runtime says its own, for it is installed under several names."""
+    if package == "onnxruntime":
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+    return version(package)
 
 
 def written(
