@@ -5,9 +5,10 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from g2sd_deploy.errors import RunFailed
@@ -39,7 +40,8 @@ def map_in_order(work: Callable[[Input], Answer], inputs: Iterable[Input], *, wo
     pending: deque[Future[Answer]] = deque()
     try:
         for one in inputs:
-            pending.append(pool.submit(_call, one))
+            with _ctrl_c_held_back():
+                pending.append(pool.submit(_call, one))
             if len(pending) >= _AHEAD * workers:
                 yield pending.popleft().result()
         while pending:
@@ -51,6 +53,19 @@ def map_in_order(work: Callable[[Input], Answer], inputs: Iterable[Input], *, wo
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Processes that are started inside never see Ctrl-C, not even before `begin_worker`; the caller sees it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(work: Callable[[Any], Any]) -> None:
