@@ -189,7 +189,7 @@ class Target(_Part):
 def target_folder() -> Path:
     """Folder of the targets that ship with the package: inside the wheel, or beside the package in a source tree."""
     package = Path(__file__).parent
-    return package / "targets" if (package / "targets").is_dir() else package.parent / "targets"
+    return package / "target_files" if (package / "target_files").is_dir() else package.parent / "targets"
 
 
 def bundled_targets() -> list[Path]:

@@ -360,7 +360,7 @@ def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(
             if line == "generic: starts\n":
                 break
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.5)
+            process.wait(4)
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read().splitlines()
         code, output = process.wait(60), process.stdout.read()
