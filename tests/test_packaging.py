@@ -46,9 +46,8 @@ def tracked(folder: str, inside: str) -> set[str]:
 
 
 def test_every_file_of_the_packages_is_in_the_wheel_once(wheel: zipfile.ZipFile) -> None:
-    wanted = (
-        tracked("g2sd_deploy", "g2sd_deploy") | tracked("export/g2sd_export", "g2sd_export") | tracked("recipes", "g2sd_deploy/recipes")
-    )
+    wanted = tracked("g2sd_deploy", "g2sd_deploy") | tracked("export/g2sd_export", "g2sd_export")
+    wanted |= tracked("recipes", "g2sd_deploy/recipes") | tracked("export/targets", "g2sd_export/target_files")
     assert {name for name in names(wheel) if ".dist-info/" not in name} == wanted
     assert len(wheel.namelist()) == len(set(wheel.namelist()))
 
