@@ -35,6 +35,9 @@ class OnnxRunner:
         provider: The execution provider to run on; no other one is fallen back to.
         choices: What the file leaves open; nothing for a file of ours.
 
+    Attributes:
+        metadata: What the file says of itself, by key.
+
     Raises:
         UserError: ONNX Runtime is absent, the file cannot be loaded, the graph does not fit ``preprocessing``, or the
             provider is not available.
@@ -58,6 +61,7 @@ class OnnxRunner:
         self.provider = provider
         with tempfile.TemporaryDirectory() as folder:
             self.version, self._session = _open_session(model, self.threads, provider, folder)
+            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
             self.image_input = _image_input_of(self._session, choices.layout)
             self.image_input.check(preprocessing)
             self._output, num_classes = _logits_of(self._session, choices.output)

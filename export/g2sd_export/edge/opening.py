@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,17 @@ def _check(bundle: Bundle, variant: Variant, runner: Any) -> None:
             f"{variant.file} gives {runner.num_classes} logits and {len(bundle.class_names)} classes are named; "
             "copy or download the bundle again"
         )
+    wanted = {"class_names": list(bundle.class_names), "preprocessing": bundle.preprocessing.to_dict()}
+    for key, text in getattr(runner, "metadata", {}).items():  # an engine holds none
+        if key in wanted and _parsed(text) != wanted[key]:
+            raise IntegrityError(f"{variant.file} was made with other {key.replace('_', ' ')} than the bundle has; export the model again")
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _others(bundle: Bundle, variant: Variant) -> str:

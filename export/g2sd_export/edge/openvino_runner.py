@@ -40,6 +40,9 @@ class OpenVINORunner:
         inference_precision: Arithmetic of the float layers.
         choices: What the file leaves open; nothing for a file of ours.
 
+    Attributes:
+        metadata: What the file says of itself, by key.
+
     Raises:
         UserError: OpenVINO is absent, the file cannot be loaded, the graph does not fit ``preprocessing``, or this processor or this
             OpenVINO does not compute in ``inference_precision``.
@@ -66,6 +69,7 @@ class OpenVINORunner:
         self._core = shared_core()
         _refuse_missing_precision(self._core, inference_precision)
         self._model = _read_model(self._core, model, self.version)
+        self.metadata = _metadata_of(self._model)
         self.image_input = _image_input_of(self._model, choices.layout)
         self.image_input.check(preprocessing)
         self._output, num_classes = _logits_of(self._model, choices.output)
@@ -186,6 +190,12 @@ def _read_model(core: Any, model: Path | bytes, version: str) -> Any:
         return core.read_model(model)
     except RuntimeError as error:
         raise UserError(f"{name}: OpenVINO {version} cannot load it ({' '.join(str(error).split())})") from error
+
+
+def _metadata_of(model: Any) -> dict[str, str]:
+    """What its reader of ONNX keeps under ``framework``."""
+    told = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
+    return {key: str(getattr(value, "value", value)) for key, value in told.items()}
 
 
 def _image_input_of(model: Any, layout: Layout | None) -> ImageInput:

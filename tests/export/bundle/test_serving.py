@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 from PIL import Image
 
@@ -132,9 +133,15 @@ def test_it_listens_on_this_machine_alone_and_lets_no_other_page_in(server: Thre
     assert reply.headers["Access-Control-Allow-Origin"] is None
 
 
-def test_class_names_cannot_write_the_page(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+def test_class_names_cannot_write_the_page(
+    make_bundle: Callable[..., Path], make_variant: Callable[..., Variant], onnx_path: Path, logits: npt.NDArray[np.float32], tmp_path: Path
+) -> None:
     names = [f"<script>alert({index})</script>" for index in range(6)]
-    with make_server(show(make_bundle(tmp_path / "bundle", class_names=names, name="<b>&"), threads=1)) as server:
+    model = onnx.load(onnx_path)
+    del model.metadata_props[:]  # which hold the names that the file was made with
+    onnx.save(model, tmp_path / "plain.onnx")
+    variants = [BuiltVariant(make_variant(), tmp_path / "plain.onnx", logits)]
+    with make_server(show(make_bundle(tmp_path / "bundle", variants=variants, class_names=names, name="<b>&"), threads=1)) as server:
         page = server.RequestHandlerClass.index.decode()  # type: ignore[attr-defined]
     assert "<script>alert" not in page and "&lt;script&gt;alert(" in page and "<title>&lt;b&gt;&amp;</title>" in page
 

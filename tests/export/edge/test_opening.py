@@ -60,6 +60,21 @@ def test_a_model_of_other_classes_than_are_named_is_refused(bundle: Path, reseal
         open_bundle(bundle).runner(threads=1)
 
 
+@pytest.mark.parametrize("variant", ["fp32-onnxruntime", "fp32-openvino"])
+@pytest.mark.parametrize("wrong", ["class names", "preprocessing"])
+def test_what_the_file_says_of_itself_has_to_be_what_the_bundle_says(variant: str, wrong: str, bundle: Path, reseal: Reseal) -> None:
+    if "openvino" in variant:
+        pytest.importorskip("openvino")
+    if wrong == "class names":
+        names = (bundle / "labels.txt").read_text().splitlines()
+        (bundle / "labels.txt").write_text("".join(f"{name}\n" for name in [names[1], names[0], *names[2:]]))
+        reseal(bundle, lambda facts: None)
+    else:
+        reseal(bundle, lambda facts: facts["preprocessing"].update(mean=[0.4]))
+    with pytest.raises(IntegrityError, match=f"was made with other {wrong} than the bundle has; export the model again"):
+        open_bundle(bundle).runner(threads=1, variant=variant)
+
+
 def test_an_engine_is_opened_from_the_bytes_that_were_verified(bundle: Path, reseal: Reseal, monkeypatch: pytest.MonkeyPatch) -> None:
     (bundle / "models/tiny.engine").write_bytes(b"the engine")
     sha256 = record_of(bundle / "models/float.onnx").sha256

@@ -103,12 +103,18 @@ def test_a_bundle_sealed_with_a_wrong_model_fails_its_selftest(bundle: Path, mut
 
 @pytest.mark.parametrize(
     "change",
-    [{"interpolation": "bilinear"}, {"resize_px": 28}, {"resize_px": 36}],
-    ids=["another filter", "another crop", "another size"],
+    [{"interpolation": "bilinear"}, {"resize_px": 28}, {"resize_px": 36}, {"mean": [0.5, 0.5, 0.5]}, {"std": [0.2, 0.3, 0.3]}],
+    ids=["another filter", "another crop", "another size", "another mean", "another std"],
 )
-def test_pictures_that_are_cut_in_another_way_fail_the_selftest(bundle: Path, change: dict[str, Any]) -> None:
+def test_a_bundle_sealed_with_a_wrong_preprocessing_fails_its_selftest(bundle: Path, change: dict[str, Any]) -> None:
     resealed(bundle, preprocessing=json.loads((bundle / MANIFEST).read_bytes())["preprocessing"] | change)
-    assert failure(bundle).startswith("sample.png decodes to pixels that differ by up to ")
+    assert failure(bundle) == "models/fp32.onnx was made with other preprocessing than the bundle has; export the model again"
+
+
+def test_a_bundle_sealed_with_permuted_class_names_fails_its_selftest(bundle: Path) -> None:
+    first, second, *others = (bundle / LABELS).read_text(encoding="utf-8").splitlines(keepends=True)
+    (bundle / LABELS).write_text("".join([second, first, *others]), encoding="utf-8")
+    assert failure(resealed(bundle)) == "models/fp32.onnx was made with other class names than the bundle has; export the model again"
 
 
 def test_an_engine_of_another_model_is_stale(bundle: Path, mutate: Mutate) -> None:
