@@ -27,6 +27,7 @@ from PIL import Image
 
 from g2sd_deploy.models.checkpoint import ClassifierFile, load_classifier
 from g2sd_export.bundle import open_bundle
+from g2sd_export.edge.openvino_runner import shared_core
 from g2sd_export.edge.preprocess import Preprocessing, load_image, normalise
 from g2sd_export.int8.calibration import pick_calibration
 from g2sd_export.onnx_file import export_onnx
@@ -114,7 +115,7 @@ def _onnxruntime(name: str, path: Path, pre: Preprocessing, threads: int) -> Riv
 def _openvino(name: str, path: Path, pre: Preprocessing, threads: int, **more: Any) -> Rival:
     import openvino
 
-    core = openvino.Core()
+    core = shared_core()
     model = core.read_model(path)
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, **more}
     request = core.compile_model(model, "CPU", settings).create_infer_request()
@@ -142,7 +143,7 @@ def _nncf_int8(onnx: Path, floats: list[np.ndarray], folder: Path) -> Path:
     import nncf
     import openvino
 
-    model = openvino.Core().read_model(onnx)
+    model = shared_core().read_model(onnx)
     data = nncf.Dataset(floats, lambda one: {"images": one})
     quantised = nncf.quantize(
         model, data, model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED, subset_size=len(floats)
@@ -158,10 +159,9 @@ def listing(folder: Path) -> tuple[list[Path], np.ndarray]:
     return [path for path, _ in found], np.array([label for _, label in found])
 
 
-def top1(model: Any, paths: list[Path], labels: np.ndarray, pre: Preprocessing) -> float:
+def top1(model: Any, images: np.ndarray, labels: np.ndarray) -> float:
     """Share of right decisions, image by image."""
-    right = [int(model.infer(load_image(path, pre)[None]).argmax()) == label for path, label in zip(paths, labels, strict=True)]
-    return float(np.mean(right))
+    return float(np.mean([int(model.infer(image[None]).argmax()) == label for image, label in zip(images, labels, strict=True)]))
 
 
 def measure(arguments: argparse.Namespace, name: str, classifier: Path, bundle: Path, folder: Path) -> dict[str, Any]:
@@ -181,10 +181,12 @@ def measure(arguments: argparse.Namespace, name: str, classifier: Path, bundle: 
         )
     found = race(runners, RaceSettings(rounds=arguments.rounds, calls=arguments.calls))
     paths, labels = listing(arguments.data / "val")
-    picks = np.arange(min(len(paths), arguments.images)) * len(paths) // max(1, min(len(paths), arguments.images))
+    count = min(len(paths), arguments.images)
+    picks = np.arange(count) * len(paths) // max(1, count)
+    images = np.stack([load_image(paths[i], pre) for i in picks]) if count else np.zeros(0)
     rows = {}
     for label, latency in found.items():
-        accuracy = top1(runners[label], [paths[i] for i in picks], labels[picks], pre) if arguments.images else None
+        accuracy = top1(runners[label], images, labels[picks]) if count else None
         rows[label] = {**latency, "of_eager": latency["p50_ms"] / found["timm eager fp32"]["p50_ms"], "top1": accuracy}
         shown = f"spread {latency['spread']:.0%}" + ("" if accuracy is None else f"  top-1 {accuracy:.2%}")
         print(f"{name:6} {label:28} {latency['p50_ms']:7.2f} ms  {rows[label]['of_eager']:.3f} of eager  {shown}", flush=True)

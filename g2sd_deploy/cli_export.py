@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from g2sd_deploy.cli_errors import tell_errors
+from g2sd_deploy.errors import RunFailed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,8 +46,9 @@ def export(
     as_json: JsonOpt = False,
 ) -> None:
     """Export a classifier for a device: every number format that may pay is made, proven on real images, timed, and the best one ships."""
-    from g2sd_deploy.export_command import Asked, failure_of
+    from g2sd_deploy.export_command import Asked
     from g2sd_deploy.export_command import export as make
+    from g2sd_deploy.exporting import failure_of
     from g2sd_deploy.progress import make_progress
     from g2sd_deploy.settings import ExportSettings
 
@@ -56,8 +58,8 @@ def export(
     asked = Asked(model, on, split, calibrate_on, calibrate_split, out, settings)
     made = make(asked, make_progress())
     _print(made, as_json)
-    if (error := failure_of(made)) is not None:
-        raise error
+    if failure := failure_of(made):
+        raise RunFailed(failure)
 
 
 @targets_app.command("list")

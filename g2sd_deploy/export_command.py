@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from g2sd_deploy.errors import RunFailed, UserError
+from g2sd_deploy.errors import UserError
 from g2sd_deploy.settings import ExportSettings
 
 if TYPE_CHECKING:
@@ -43,11 +43,10 @@ def export(asked: Asked, progress: "Progress") -> dict[str, Any]:
     """Export a classifier; the bundle is written even where its proof fails, and then marked failed.
 
     Returns:
-        ``bundle`` and what a recipe's export stage records.
+        ``bundle`` and what a recipe's export stage records; ``failure_of`` tells whether the proof failed.
 
     Raises:
         UserError: Bad input, or ``out`` exists and is not empty.
-        RunFailed: The proof failed.
     """
     import torch
 
@@ -86,11 +85,6 @@ def export(asked: Asked, progress: "Progress") -> dict[str, Any]:
         raise UserError(f"--out {asked.out}: cannot be written ({error.strerror}); give a folder you may write to") from None
     progress.end()
     return made
-
-
-def failure_of(made: dict[str, Any]) -> RunFailed | None:
-    """The error of a bundle that is marked failed."""
-    return RunFailed(f"the bundle is marked failed: {made['reason']}") if made["verdict"] == "failed" else None
 
 
 def _source(name: str) -> "Source":
@@ -137,7 +131,7 @@ def _training(asked: Asked, target: "Target", source: "Source") -> "tuple[Sample
     Raises:
         UserError: They would be those of the proof, or there is no such split.
     """
-    if not {candidate.precision for candidate in target.candidates} & {"int8", "fp8"}:
+    if not target.calibrates:
         return None, ""
     from g2sd_deploy.exporting import images_of
 

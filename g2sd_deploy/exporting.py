@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from g2sd_deploy import __version__, environment
-from g2sd_deploy.data.decoding import fit_sample
-from g2sd_deploy.data.images import BadImage, ImageSet, Samples, evenly_spread
+from g2sd_deploy.data.decoding import decoded
+from g2sd_deploy.data.images import ImageSet, Samples, Skipped, evenly_spread
+from g2sd_deploy.data.selection import Selection
 from g2sd_deploy.evaluation.calibration import equal_width_bins, expected_calibration_error
 from g2sd_deploy.evaluation.outcomes import outcomes_of
 from g2sd_deploy.settings import ExportSettings
-from g2sd_export.bundle import BuiltVariant, Variant, open_bundle, write_bundle
+from g2sd_export.bundle import BuiltVariant, Bundle, Variant, open_bundle, write_bundle
 from g2sd_export.device_tolerance import calibrate_tolerance, spread
 from g2sd_export.edge.agreement import ParityTolerance
-from g2sd_export.edge.manifest import record_of
 from g2sd_export.edge.preprocess import Preprocessing
+from g2sd_export.edge.runner import INPUT_NAME, OUTPUT_NAME
 from g2sd_export.int8.calibration import pick_calibration
 from g2sd_export.shipping.material import Material, TrainingImages
 from g2sd_export.shipping.runtimes import open_candidate
@@ -86,23 +87,12 @@ class Exported:
     """A bundle that was written.
 
     Attributes:
-        folder: The bundle.
-        target: Name of the target.
+        bundle: As it was opened after it was written.
         shipment: Every candidate and what became of it.
-        verdict: As the bundle bears it.
-        reason: Why it is not "passed".
     """
 
-    folder: Path
-    target: str
+    bundle: Bundle
     shipment: Shipment
-    verdict: str
-    reason: str
-
-    @property
-    def failure(self) -> str:
-        """Why the bundle is marked failed; empty where it is not."""
-        return f"the bundle is marked failed: {self.reason}" if self.verdict == "failed" else ""
 
 
 def images_of(root: str, split: str) -> str:
@@ -137,7 +127,6 @@ def export_bundle(job: Job, reference: "Runner", *, scratch: Path, folder: Path,
     material = Material(
         float_onnx=float_file(job.source, "float.onnx"),
         preprocessing=pre,
-        class_names=job.source.class_names,
         images=np.asarray(test.images),
         labels=np.asarray(test.labels),
         calibration=calibration,
@@ -146,8 +135,7 @@ def export_bundle(job: Job, reference: "Runner", *, scratch: Path, folder: Path,
     )
     shipment = ship(material, job.target, reference, folder=scratch, tick=tick, ece=_ece)
     _write(job, shipment, reference, test, folder, calibration)
-    bundle = open_bundle(folder)
-    return Exported(folder, job.target.name, shipment, bundle.verdict, bundle.reason)
+    return Exported(open_bundle(folder), shipment)
 
 
 def _ece(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -165,29 +153,23 @@ def _deployed(module: "nn.Module") -> "nn.Module":
 
 def _training_images(job: Job) -> tuple[TrainingImages | None, TrainingImages | None]:
     """Images to calibrate with, and others to choose a quantiser on; none where no candidate needs them."""
-    wanted = {candidate.precision for candidate in job.target.candidates} & {"int8", "fp8"}
-    if job.train is None or not wanted:
+    if job.train is None or not job.target.calibrates:
         return None, None
     ids = [job.train.name(index) for index in range(len(job.train))]
     count = job.settings.calibration_images or job.target.int8.num_images
     pick = pick_calibration(np.asarray(job.train.labels), ids, count=min(len(ids), count + NUM_HELD_OUT))
-    return _decoded(job, pick.indices[:count]), _decoded(job, pick.indices[count:])
+    return _decoded(job, job.train, pick.indices[:count]), _decoded(job, job.train, pick.indices[count:])
 
 
-def _decoded(job: Job, indices: tuple[int, ...]) -> TrainingImages | None:
+def _decoded(job: Job, train: Samples, indices: tuple[int, ...]) -> TrainingImages | None:
     """Those that can be decoded; an unusable one is passed over, as it is in training."""
-    assert job.train is not None
-    images, kept = [], []
-    for index in indices:
-        try:
-            images.append(fit_sample(job.train.read(index), job.source.preprocessing))
-        except BadImage:
-            continue
-        kept.append(index)
+    ascending = Selection(train, np.sort(np.array(indices, np.int64)))
+    images = dict(zip(ascending.indices.tolist(), decoded(ascending, job.source.preprocessing), strict=True))
+    kept = [index for index in indices if not isinstance(images[index], Skipped)]
     if not kept:
         return None
-    names = tuple(job.train.name(index) for index in kept)
-    return TrainingImages(np.stack(images), np.asarray(job.train.labels)[kept], names, job.train_source)
+    names = tuple(train.name(index) for index in kept)
+    return TrainingImages(np.stack([images[index] for index in kept]), np.asarray(train.labels)[kept], names, job.train_source)
 
 
 def _write(job: Job, shipment: Shipment, reference: "Runner", test: ImageSet, folder: Path, calibration: TrainingImages | None) -> None:
@@ -259,8 +241,8 @@ def _variant(way: Way, job: Job, samples: np.ndarray, expected: np.ndarray) -> B
         precision=candidate.precision,
         runtime=candidate.runtime,
         settings=way.settings,
-        input={"name": "images", "dtype": "uint8", "layout": "NHWC", "shape": ["batch", pre.image_px, pre.image_px, pre.num_channels]},
-        output={"name": "logits", "dtype": "float32", "shape": ["batch", len(job.source.class_names)]},
+        input={"name": INPUT_NAME, "dtype": "uint8", "layout": "NHWC", "shape": ["batch", pre.image_px, pre.image_px, pre.num_channels]},
+        output={"name": OUTPUT_NAME, "dtype": "float32", "shape": ["batch", len(job.source.class_names)]},
         verdict=verdict,
         reason="" if verdict == "passed" else reason,
         hops=tuple(hop.to_dict() for hop in (*way.proof.hops, way.proof.whole)),
@@ -280,16 +262,16 @@ def _device_tolerance(way: Way, pre: Preprocessing, samples: np.ndarray, golden:
 
 def figures(exported: Exported) -> dict[str, Any]:
     """What is the same whenever the same classifier is exported: verdicts, hops, sizes."""
-    shipment = exported.shipment
-    default = shipment.default
-    assert default.file is not None and default.proof is not None
-    record = record_of(default.file.path)
+    bundle, shipment = exported.bundle, exported.shipment
+    default, variant = shipment.default, bundle.variant(None)
+    assert default.proof is not None
+    record = bundle.files[variant.file]
     return {
-        "verdict": exported.verdict,
-        "reason": exported.reason,
-        "target": exported.target,
-        "default": default.name,
-        "model_file": f"models/{default.file.path.name}",
+        "verdict": bundle.verdict,
+        "reason": bundle.reason,
+        "target": bundle.target["name"],
+        "default": variant.name,
+        "model_file": variant.file,
         "model_bytes": record.bytes,
         "model_sha256": record.sha256,
         "parity": default.proof.whole.to_dict(),
@@ -297,6 +279,11 @@ def figures(exported: Exported) -> dict[str, Any]:
         "candidates": [_plain(way) for way in shipment.ways],
         "notes": shipment.notes,
     }
+
+
+def failure_of(figures: dict[str, Any]) -> str:
+    """Why the bundle is marked failed; empty where it is not."""
+    return f"the bundle is marked failed: {figures['reason']}" if figures["verdict"] == "failed" else ""
 
 
 def timings(exported: Exported) -> dict[str, Any]:

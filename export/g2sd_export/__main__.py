@@ -11,19 +11,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from .edge.command_line import Parser, refuse
 from .edge.errors import UserError
 from .tensorrt_build import EngineInfo, build_engine
 from .tensorrt_settings import HARDWARE, RUNTIMES, BatchRange, EngineSettings, settings_from_target
 
+_PROGRAM = "g2sd_export"
 _MIB = 1 << 20
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line in place of argparse's usage and message."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,18 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.command(arguments)
     except UserError as error:
-        return _refuse(str(error))
+        return refuse(_PROGRAM, str(error))
     except ModuleNotFoundError as error:
-        sys.stderr.write(
-            f"g2sd_export: error: the Python package {error.name} is not installed; install it with: pip install {error.name}\n"
-        )
-        return 2
+        return refuse(_PROGRAM, f"the Python package {error.name} is not installed; install it with: pip install {error.name}")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="g2sd_export", description="Build TensorRT engines where they will run.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    parser = Parser(prog=_PROGRAM, description="Build TensorRT engines where they will run.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     build = commands.add_parser("build", help="build an engine from an ONNX file, or the engines of a bundle")
     build.set_defaults(command=_build)
@@ -171,11 +164,6 @@ def _write_layers(path: Path | None, values: dict[str, Any]) -> None:
 
 def _write(values: dict[str, object], lines: Sequence[str], *, as_json: bool) -> None:
     sys.stdout.write(json.dumps(values) + "\n" if as_json else "\n".join(lines) + "\n")
-
-
-def _refuse(message: str) -> int:
-    sys.stderr.write(f"g2sd_export: error: {' '.join(message.split())}\n")
-    return 2
 
 
 if __name__ == "__main__":

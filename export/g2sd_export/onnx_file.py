@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .edge.errors import UserError
-from .edge.manifest import record_of
+from .edge.files import record_of, write_whole
 from .edge.preprocess import Preprocessing
 from .edge.runner import INPUT_NAME, OUTPUT_NAME
 from .onnx_graph import fold_constants
@@ -110,7 +108,7 @@ def write_onnx(proto: onnx.ModelProto, path: Path, *, metadata: Mapping[str, str
     del proto.metadata_props[:]
     for key, value in sorted(metadata.items()):
         proto.metadata_props.add(key=key, value=value)
-    _write_whole(path, proto.SerializeToString(deterministic=True))
+    write_whole(path, proto.SerializeToString(deterministic=True))
     record = record_of(path)
     opset = next(item.version for item in proto.opset_import if item.domain in ("", "ai.onnx"))
     num_classes = proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
@@ -223,14 +221,3 @@ def _check_shapes(proto: onnx.ModelProto, *, image_px: int, num_channels: int) -
 
 def _dims(item: onnx.ValueInfoProto) -> list[int | str]:
     return [dim.dim_param or dim.dim_value for dim in item.type.tensor_type.shape.dim]
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside the final name, then rename, so that an interrupted export leaves no half file."""
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        part = Path(folder) / path.name
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)

@@ -118,7 +118,7 @@ def replace_nodes(
 
 
 def fold_constants(proto: onnx.ModelProto) -> None:
-    """Compute once what depends on constants alone, in place; weights in INT8 stay INT8.
+    """Make an initialiser of everything that depends on constants alone, in place; weights in INT8 stay INT8.
 
     The exporter leaves those that are larger than a limit, the turned weights of a student's patch projection and its positions among them.
     """
@@ -131,7 +131,8 @@ def fold_constants(proto: onnx.ModelProto) -> None:
     left = []
     for node in proto.graph.node:
         values = {name: value for name in node.input if (value := found.get(name, graph.constant(name))) is not None}
-        if node.op_type in _NOT_FOLDED or not values or len(values) < len({*node.input} - {""}) or len(node.output) != 1:
+        computed = not values and node.op_type != "Constant"
+        if node.op_type in _NOT_FOLDED or computed or len(values) < len({*node.input} - {""}) or len(node.output) != 1:
             left.append(node)
             continue
         inputs = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), None) for name, value in values.items()]

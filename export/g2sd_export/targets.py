@@ -14,11 +14,11 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from .edge.agreement import ParityTolerance
 from .edge.errors import UserError
+from .edge.manifest import Precision, RuntimeName
+from .edge.onnx_runner import Provider
+from .int8.packing import Scheme
+from .int8.quantise import Method
 
-Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
-RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
-Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
-Int8Method = Literal["nncf", "nncf-smooth", "ort-minmax", "ort-entropy", "ort-percentile", "ort-smooth", "modelopt"]
 ComputeCapability = Literal["SM75", "SM80", "SM86", "SM87", "SM89", "SM90", "SM100", "SM120", "SM121"]
 Machine = Literal["x86_64", "aarch64", "any"]
 
@@ -97,9 +97,9 @@ class Tolerance(_Part):
 class Int8Plan(_Part):
     """How INT8 files are made."""
 
-    scheme: Literal["cpu", "tensorrt"] = "cpu"
+    scheme: Scheme = "cpu"
     """``tensorrt``: symmetric activations, zero point 0."""
-    methods: Annotated[tuple[Int8Method, ...], Field(strict=False, min_length=1)] = ("nncf",)
+    methods: Annotated[tuple[Method, ...], Field(strict=False, min_length=1)] = ("nncf",)
     """Quantisers to try; the most accurate file that keeps the budget is taken, the faster one among equals."""
     num_images: Annotated[int, Field(ge=8)] = 300
     """Training images to calibrate with."""
@@ -175,6 +175,11 @@ class Target(_Part):
         kept = tuple(candidate for candidate in self.candidates if not only or candidate.name in only)
         int8 = self.int8.model_copy(update={"methods": self.int8.methods[:max_quantisers]})
         return self.model_copy(update={"candidates": kept, "int8": int8})
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a candidate is made with training images."""
+        return any(candidate.precision in ("int8", "fp8") for candidate in self.candidates)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for the manifest."""

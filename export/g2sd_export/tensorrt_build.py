@@ -9,14 +9,13 @@ Runs on the device too: Python 3.10, the standard library and the TensorRT packa
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .edge.errors import UserError
+from .edge.files import write_whole
 from .tensorrt_layers import LayerReport, asked_precisions, layers_from_json, layers_from_log, report_layers
 from .tensorrt_package import build_logger, find_gpu, name_of, open_package, parser_errors
 from .tensorrt_settings import EngineSettings
@@ -232,22 +231,3 @@ def read_model(source: Path) -> bytes:
         return source.read_bytes()
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror}); wanted an ONNX file") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the final name, then rename, so that an interrupted build leaves no half file.
-
-    Raises:
-        UserError: The folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            part = Path(folder) / path.name
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .edge.errors import UserError
-from .tensorrt_build import read_model, write_whole
+from .edge.files import write_whole
+from .tensorrt_build import read_model
 from .tensorrt_package import UnavailableError, build_logger, find_gpu, name_of, open_package, parser_errors
 from .tensorrt_settings import EngineRuntime, EngineSettings
 

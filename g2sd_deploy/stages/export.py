@@ -7,7 +7,7 @@ import torch
 
 from g2sd_deploy.artifact import Made, sha256_of
 from g2sd_deploy.evaluation.torch_runner import TorchRunner
-from g2sd_deploy.exporting import Job, Source, export_bundle, figures, timings
+from g2sd_deploy.exporting import Job, Source, export_bundle, failure_of, figures, timings
 from g2sd_deploy.models.checkpoint import load_classifier
 from g2sd_deploy.stages.context import BUNDLE, CLASSIFIER_FILE, Context, classifier_to_quantise, open_dataset
 from g2sd_deploy.standing import standing
@@ -38,7 +38,7 @@ def run(context: Context) -> Made:
         exported = export_bundle(job, reference, scratch=Path(scratch), folder=context.folder / BUNDLE, tick=tick)
         scores = standing(job, exported.shipment, workers=context.runtime.num_threads, seed=context.recipe.seed, tick=tick)
         metrics = {"bundle": BUNDLE, **figures(exported), "standing": scores}
-    return Made(metrics, timing=timings(exported), failure=exported.failure)
+    return Made(metrics, timing=timings(exported), failure=failure_of(metrics))
 
 
 def _source(path: Path) -> Source:

@@ -14,17 +14,13 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from .command_line import Parser, complain, refuse
 from .errors import UserError
 
+_PROGRAM = "edge"
 _FROM_STDIN = "-"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line in place of argparse's usage and message."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,10 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.command(arguments)
         sys.stdout.flush()
     except UserError as error:
-        return _refuse(str(error))
+        return refuse(_PROGRAM, str(error))
     except ModuleNotFoundError as error:
-        return _refuse(
-            f"the Python package {error.name} is not installed; install what is needed with: pip install numpy pillow onnxruntime"
+        return refuse(
+            _PROGRAM,
+            f"the Python package {error.name} is not installed; install what is needed with: pip install numpy pillow onnxruntime",
         )
     except BrokenPipeError:  # whoever read the answers has seen enough, as `head` does; Python would complain once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -58,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="edge", description="Prove this bundle on this machine, classify images with it, and time it.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    parser = Parser(prog=_PROGRAM, description="Prove this bundle on this machine, classify images with it, and time it.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     _add_selftest(commands)
     _add_predict(commands)
     _add_bench(commands)
@@ -144,13 +141,13 @@ def _predict(arguments: argparse.Namespace) -> int:
     for answer in classifier.answers(_sources(arguments.images, is_list=arguments.list), top_k=arguments.top_k):
         total, num_bad = total + 1, num_bad + bool(answer.error)
         if answer.error and not arguments.json:
-            _complain(answer.error)
+            complain(_PROGRAM, answer.error)
             continue
         shares = [f"{item.probability:.2%} {item.name}" for item in answer.predictions]
         lines = [f"{share:>7} {name}" for share, _, name in (item.partition(" ") for item in shares)]
         _write(answer.to_dict(), lines if alone else [f"{answer.image}\t{', '.join(shares)}"], as_json=arguments.json)
     if num_bad and total > 1:
-        _complain(f"{num_bad} of {total} images could not be classified")
+        complain(_PROGRAM, f"{num_bad} of {total} images could not be classified")
     return 1 if num_bad else 0
 
 
@@ -190,15 +187,6 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _write(values: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
     sys.stdout.write(json.dumps(values) + "\n" if as_json else "\n".join(lines) + "\n")
     sys.stdout.flush()  # an answer is of use when it is ready, not when a buffer is full
-
-
-def _complain(message: str) -> None:
-    sys.stderr.write(f"edge: error: {' '.join(message.split())}\n")
-
-
-def _refuse(message: str) -> int:
-    _complain(message)
-    return 2
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy.typing as npt
 from .errors import UserError
 from .manifest import Bundle
 from .runner import Runner, available_cpus, describe
-from .timing import measure_latency, summarise
+from .timing import measure_in_turns, measure_latency, summarise
 
 ROUNDS = 5
 _WARMUP_OF_A_TURN = 2
@@ -69,18 +71,11 @@ def run_bench(
     """
     runners, reasons = _opened(bundle, settings, variants)
     images = _batch_of(bundle.sample().images, settings.batch)
-    inputs = {name: runner.prepare(images) for name, runner in runners.items()}
-    for name, runner in runners.items():
-        _timed(runner, inputs[name], settings.warmup, 1)
-    samples: dict[str, list[float]] = {name: [] for name in runners}
-    rounds = min(ROUNDS, settings.repeats)
-    for done in range(rounds):
-        calls = settings.repeats * (done + 1) // rounds - settings.repeats * done // rounds
-        for name, runner in runners.items():
-            samples[name] += _timed(runner, inputs[name], _WARMUP_OF_A_TURN, calls)
-        if tick is not None:
-            tick(done + 1, rounds)
-    measured = {name: _result(runner, samples[name], images, settings) for name, runner in runners.items()}
+    runs = {name: partial(runner.forward, runner.prepare(images)) for name, runner in runners.items()}
+    for run in runs.values():
+        measure_latency(run, warmup=settings.warmup, repeats=1)
+    samples = measure_in_turns(runs, _turns(settings.repeats), warmup=_WARMUP_OF_A_TURN, tick=tick)
+    measured = {name: _result(runner, chain.from_iterable(samples[name]), images, settings) for name, runner in runners.items()}
     wanted = [name for name in (variant.name for variant in bundle.variants) if name in measured or name in reasons]
     results = [{"variant": name, **measured.get(name, {"reason": reasons.get(name)})} for name in wanted]
     return {"bundle": bundle.digest, "machine": _machine(), "results": results}
@@ -106,23 +101,21 @@ def _opened(bundle: Bundle, settings: BenchSettings, names: Sequence[str]) -> tu
     return runners, reasons
 
 
-def _result(runner: Runner, samples_ms: Sequence[float], images: npt.NDArray[np.uint8], settings: BenchSettings) -> dict[str, Any]:
-    prepare_ms = measure_latency(lambda: runner.prepare(images), _nothing, warmup=1, repeats=min(settings.repeats, 20))
+def _result(runner: Runner, samples_ms: Iterable[float], images: npt.NDArray[np.uint8], settings: BenchSettings) -> dict[str, Any]:
+    prepare_ms = measure_latency(lambda: runner.prepare(images), warmup=1, repeats=min(settings.repeats, 20))
     return {
         "runtime": describe(runner),
         "threads": getattr(runner, "threads", None),
         "batch": settings.batch,
-        **summarise(samples_ms, settings.batch),
+        **summarise(list(samples_ms), settings.batch),
         "prepare_p50_ms": float(np.median(prepare_ms)),
     }
 
 
-def _timed(runner: Runner, inputs: npt.NDArray[Any], warmup: int, repeats: int) -> list[float]:
-    return measure_latency(lambda: runner.forward(inputs), _nothing, warmup=warmup, repeats=repeats)
-
-
-def _nothing() -> None:
-    """A runner's ``forward`` returns when the work is done."""
+def _turns(repeats: int) -> list[int]:
+    """Calls of each round; together they are all."""
+    rounds = min(ROUNDS, repeats)
+    return [repeats * (done + 1) // rounds - repeats * done // rounds for done in range(rounds)]
 
 
 def _batch_of(images: npt.NDArray[np.uint8], batch: int) -> npt.NDArray[np.uint8]:

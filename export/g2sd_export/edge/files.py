@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from .errors import IntegrityError
+from .errors import IntegrityError, UserError
 
 _BLOCK_BYTES = 1 << 20
 
@@ -39,6 +40,25 @@ def record_of(path: Path) -> FileRecord:
             digest.update(block)
             size += len(block)
     return FileRecord(digest.hexdigest(), size)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside the final name, flush, then rename, so that an interruption leaves no half file.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); give a folder you may write to") from error
 
 
 def problems_of(folder: Path, files: Mapping[str, FileRecord], *, beside: frozenset[str] = frozenset()) -> dict[str, str]:

@@ -60,10 +60,7 @@ def run_selftest(folder: Path, *, threads: int | None = None, variant: str | Non
     """
     try:
         bundle = open_bundle(folder)
-        chosen = bundle.variant(variant)
-        if refusal := bundle.refusal(chosen):
-            return SelftestResult("failed", refusal, bundle.digest, chosen.name)
-        return check_sample(bundle, bundle.sample(), bundle.runner(threads=threads, variant=chosen.name), chosen)
+        return _run(bundle, bundle.variant(variant), threads)
     except IntegrityError as error:
         return SelftestResult("failed", str(error))
 
@@ -81,15 +78,9 @@ def run_selftests(folder: Path, *, threads: int | None = None) -> list[SelftestR
     """
     try:
         bundle = open_bundle(folder)
+        return [_run_if_possible(bundle, variant, threads) for variant in bundle.variants]
     except IntegrityError as error:
         return [SelftestResult("failed", str(error))]
-    results = []
-    for variant in bundle.variants:
-        try:
-            results.append(run_selftest(folder, threads=threads, variant=variant.name))
-        except UserError as error:
-            results.append(SelftestResult("not_run", str(error), bundle.digest, variant.name))
-    return results
 
 
 def check_sample(bundle: Bundle, sample: Sample, runner: Runner, variant: Variant) -> SelftestResult:
@@ -123,6 +114,21 @@ def check_sample(bundle: Bundle, sample: Sample, runner: Runner, variant: Varian
         agreement=agreement,
         device_agreement=device_agreement,
     )
+
+
+def _run_if_possible(bundle: Bundle, variant: Variant, threads: int | None) -> SelftestResult:
+    try:
+        return _run(bundle, variant, threads)
+    except IntegrityError:
+        raise
+    except UserError as error:
+        return SelftestResult("not_run", str(error), bundle.digest, variant.name)
+
+
+def _run(bundle: Bundle, variant: Variant, threads: int | None) -> SelftestResult:
+    if refusal := bundle.refusal(variant):
+        return SelftestResult("failed", refusal, bundle.digest, variant.name)
+    return check_sample(bundle, bundle.sample(), bundle.runner(threads=threads, variant=variant.name), variant)
 
 
 def _twice(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,9 +12,13 @@ from .errors import UserError
 NS_PER_MS = 1e6
 
 
+def _nothing() -> None:
+    """What is timed returns when its work is done."""
+
+
 def measure_latency(
     launch: Callable[[], object],
-    wait: Callable[[], object],
+    wait: Callable[[], object] = _nothing,
     *,
     warmup: int,
     repeats: int,
@@ -24,7 +28,7 @@ def measure_latency(
 
     Args:
         launch: Starts one batch; may return before the work is done, as a GPU's does.
-        wait: Returns when everything launched so far is done; a function that does nothing for a CPU runtime.
+        wait: Returns when everything launched so far is done; left out where ``launch`` itself does.
         warmup: Launches that are run, waited for and not timed.
         repeats: Timed launches, each waited for.
         clock: Monotonic time in nanoseconds.
@@ -47,6 +51,33 @@ def measure_latency(
         wait()
         samples_ms.append((clock() - start) / NS_PER_MS)
     return samples_ms
+
+
+def measure_in_turns(
+    runs: Mapping[str, Callable[[], object]],
+    turns: Sequence[int],
+    *,
+    warmup: int,
+    tick: Callable[[int, int], None] | None = None,
+) -> dict[str, list[list[float]]]:
+    """Time several functions in turn, A B C A B C, so that whatever else the machine does meets all of them alike.
+
+    Args:
+        runs: By name; each returns when its work is done.
+        turns: Timed calls of each turn, at least one each.
+        warmup: Calls before those of every turn that are not timed.
+        tick: Told the turns that are done, and all of them.
+
+    Returns:
+        By name: the latencies of each turn, in ms.
+    """
+    samples: dict[str, list[list[float]]] = {name: [] for name in runs}
+    for done, calls in enumerate(turns, 1):
+        for name, run in runs.items():
+            samples[name].append(measure_latency(run, warmup=warmup, repeats=calls))
+        if tick is not None:
+            tick(done, len(turns))
+    return samples
 
 
 def summarise(samples_ms: Sequence[float], batch: int) -> dict[str, float | int]:

@@ -13,7 +13,7 @@ from .quantise import Images, Method, Quantised, Source, candidates
 from .sensitivity import Sensitivity, worst
 
 TIE = 0.03
-"""Latencies that differ by less than this share are a tie, which the more accurate file wins."""
+"""Latencies that differ by less than this share are a tie, which the more accurate file or number format wins."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..edge.errors import UserError
+from ..onnx_graph import Graph, attributes, fold_constants
 
 if TYPE_CHECKING:
     import onnx
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 """What is quantised: matrix products, and the convolution that cuts an image into patches."""
-
-# What turns one constant into another before it reaches a product: cheap, and never larger than what it reads.
-_FOLDED = frozenset({"Cast", "Concat", "Constant", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def prepared(source: Path | bytes) -> onnx.ModelProto:
     if found := kinds & {"QuantizeLinear", "DequantizeLinear", "QLinearMatMul", "MatMulInteger"}:
         raise UserError(f"the file to quantise holds {', '.join(sorted(found))}: it is quantised already; wanted the float file")
     _name_nodes(model.graph)
-    _fold_constants(model)
+    fold_constants(model)
     _share_nothing(model.graph)
     if not any(product.weight for product in products(model.graph)):
         raise UserError("the file to quantise has no MatMul, Gemm or Conv with constant weights; wanted a vision transformer in float")
@@ -106,15 +104,6 @@ def fed_by_concat(graph: onnx.GraphProto) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """Nodes that read each tensor; the graph's own outputs are not among them."""
-    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    return readers
-
-
 def array_of(graph: onnx.GraphProto, name: str) -> npt.NDArray[np.generic]:
     """Value of an initialiser."""
     from onnx import numpy_helper
@@ -144,11 +133,6 @@ def drop_unused(graph: onnx.GraphProto) -> None:
     _replace(graph.value_info, [item for item in graph.value_info if item.name in made])
 
 
-def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    """An integer attribute of a node."""
-    return next((int(item.i) for item in node.attribute if item.name == name), default)
-
-
 def _replace(field: object, items: list[object]) -> None:
     copies = [type(item).FromString(item.SerializeToString()) for item in items]  # type: ignore[attr-defined]
     del field[:]  # type: ignore[attr-defined]
@@ -166,17 +150,17 @@ def _channel_axis(node: onnx.NodeProto, position: int) -> int:
     """MatMul takes [in, out] as its second operand, Conv [out, in, rows, columns]; Gemm may transpose either of its own."""
     if node.op_type == "Conv":
         return 0
-    transposed = bool(attribute(node, "transB" if position else "transA", 0))
+    transposed = bool(attributes(node).get("transB" if position else "transA", 0))
     return int(transposed != bool(position))
 
 
 def _labels(graph: onnx.GraphProto, constants: set[str]) -> dict[str, str]:
     """A name that says which layer a product is: of its weight, else of the bias added to it, else of its node."""
-    readers = consumers(graph)
+    readers = Graph(graph).consumers
     names = {}
     for node in graph.node:
         if node.op_type in PRODUCTS:
-            added = [name for reader in readers[node.output[0]] if reader.op_type == "Add" for name in reader.input]
+            added = [name for reader in readers.get(node.output[0], ()) if reader.op_type == "Add" for name in reader.input]
             told = [name for name in (*node.input, *added) if name in constants and name.rpartition(".")[2] in ("weight", "bias")]
             names[node.name] = told[0].rpartition(".")[0] if told else node.name
     shared = Counter(names.values())
@@ -189,25 +173,6 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{index}_{len(seen)}"
         seen.add(node.name)
-
-
-def _fold_constants(model: onnx.ModelProto) -> None:
-    from onnx import numpy_helper
-    from onnx.reference import ReferenceEvaluator
-
-    graph = model.graph
-    constants = {item.name: item for item in graph.initializer}
-    for node in graph.node:
-        if node.op_type in _FOLDED and not node.domain and all(name in constants for name in node.input if name):
-            values = {name: numpy_helper.to_array(constants[name]) for name in node.input if name}
-            opset = next(item.version for item in model.opset_import if not item.domain)
-            for name, value in zip(node.output, ReferenceEvaluator(node, opsets={"": opset}).run(None, values), strict=True):
-                constants[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(np.shape(value)), name)
-    del graph.initializer[:]
-    graph.initializer.extend(constants.values())
-    computed = [node for node in graph.node if not set(node.output) <= set(constants)]
-    _replace(graph.node, computed)
-    drop_unused(graph)
 
 
 def _share_nothing(graph: onnx.GraphProto) -> None:

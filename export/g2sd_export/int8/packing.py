@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..edge.errors import UserError
-from .graph import PRODUCTS, attribute, consumers, drop_unused
+from ..onnx_graph import Graph, attributes
+from .graph import PRODUCTS, drop_unused
 from .qdq import E4M3_MAX
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def packed(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in graph.node:
         if node.op_type == "QuantizeLinear" and node.input[0] in constants:
             value, scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input)
-            axis = attribute(node, "axis", 1)
+            axis = attributes(node).get("axis", 1)
             graph.initializer.append(numpy_helper.from_array(_quantised(value, scale, zero, axis), node.output[0]))
             node.output[0] = f"{node.output[0]}.unused"
     drop_unused(graph)
@@ -72,11 +73,11 @@ def _activations(
     from onnx import numpy_helper
 
     constants = {item.name: item for item in graph.initializer}
-    readers = consumers(graph)
+    consumers = Graph(graph).consumers
     for node in list(graph.node):
         if node.op_type == "QuantizeLinear":
             scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input[1:])
-            reading = readers[node.output[0]]
+            reading = consumers.get(node.output[0], [])
             if zero.size == 1 and all(reader.op_type == "DequantizeLinear" for reader in reading):
                 yield [node, *reading], zero, scale
 

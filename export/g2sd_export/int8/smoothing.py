@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .graph import Product, array_of, consumers, products, set_array
+from ..onnx_graph import Graph
+from .graph import Product, array_of, products, set_array
 from .observing import channel_maxima
 
 if TYPE_CHECKING:
@@ -51,15 +52,16 @@ def smoothed(model: onnx.ModelProto, images: npt.NDArray[np.uint8], *, strength:
 
 def _foldable(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, list[Product]]]:
     """Norms over the last axis with scale and bias whose every reader is a product with constant weights."""
-    readers = consumers(graph)
+    consumers = Graph(graph).consumers
     by_name = {product.name: product for product in products(graph)}
     told = {item.name for item in graph.output}
     found = []
     for node in graph.node:
         if node.op_type == "LayerNormalization" and len(node.input) == 3 and node.output[0] not in told:
-            reading = [by_name.get(reader.name) for reader in readers[node.output[0]] if reader.op_type in ("MatMul", "Gemm")]
+            readers = consumers.get(node.output[0], [])
+            reading = [by_name.get(reader.name) for reader in readers if reader.op_type in ("MatMul", "Gemm")]
             fitting = [product for product in reading if product and product.weight and set(product.activations) == {0}]
-            if fitting and len(fitting) == len(readers[node.output[0]]):
+            if fitting and len(fitting) == len(readers):
                 found.append((node, fitting))
     return found
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..edge.agreement import Verdict
+from ..int8.choosing import TIE
 from ..targets import Candidate
-
-TIE = 0.03
-"""Latencies that differ by less than this share are a tie, which the number format of more bits wins."""
 
 _BITS = {"fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "fp8": 8}
 
@@ -64,7 +62,7 @@ class Outcome:
 
 
 def choose(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Mark the one that ships and say of every other one why it does not.
+    """Mark the one that ships and say of every other one why it does not; of several as fast, the one of more bits ships.
 
     Args:
         outcomes: In the target's order.

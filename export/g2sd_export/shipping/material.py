@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +35,17 @@ class Material:
     Attributes:
         float_onnx: Its float32 file, input [B, C, H, W] of normalised images.
         preprocessing: How it wants its images.
-        class_names: One per logit.
         images: uint8 [N, H, W, C], what every file has to answer like the torch model.
         labels: Class of each.
         calibration: Training images that INT8 is calibrated with; None where there are none.
         held_out: Other training images, on which one quantiser is chosen among several; None likewise.
         quantised_onnx: Float32 file of the same student after quantisation-aware distillation; INT8 is made from it where it is given.
-        metadata: Written to every file.
     """
 
     float_onnx: Path
     preprocessing: Preprocessing
-    class_names: tuple[str, ...]
     images: UInt8[np.ndarray, "num height width channels"]
     labels: Int64[np.ndarray, "num"]
     calibration: TrainingImages | None = None
     held_out: TrainingImages | None = None
     quantised_onnx: Path | None = None
-    metadata: dict[str, str] = field(default_factory=dict)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from ..edge.runner import Runner
-from ..edge.timing import measure_latency, summarise
+from ..edge.timing import measure_in_turns, summarise
 
 ROUNDS = 7
 """Turns of each runner; an odd number has a middle one."""
@@ -47,17 +48,9 @@ def race(
         disturbed turn does not move; ``spread`` is the range of the turns' medians over their median; and ``batch``.
     """
     prepared = {name: runner.prepare(_images(runner, settings.batch)) for name, runner in runners.items()}
-    samples: dict[str, list[list[float]]] = {name: [] for name in runners}
-    for done in range(settings.rounds):
-        for name, runner in runners.items():
-            samples[name].append(_turn(runner, prepared[name], settings.calls))
-        if tick is not None:
-            tick(done + 1, settings.rounds)
+    runs = {name: partial(runner.forward, prepared[name]) for name, runner in runners.items()}
+    samples = measure_in_turns(runs, [settings.calls] * settings.rounds, warmup=_WARMUP, tick=tick)
     return {name: _summary(turns, settings.batch) for name, turns in samples.items()}
-
-
-def _turn(runner: Runner, inputs: object, calls: int) -> list[float]:
-    return measure_latency(lambda: runner.forward(inputs), lambda: None, warmup=_WARMUP, repeats=calls)  # type: ignore[arg-type]
 
 
 def _summary(turns: list[list[float]], batch: int) -> dict[str, float | int]:

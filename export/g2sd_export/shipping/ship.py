@@ -124,7 +124,8 @@ def ship(
     workshop = Workshop(material, target, folder, told)
     told(0, 1, "proving the float file")
     base = _prove_base(material, target, reference, workshop, told, ece)
-    ways = [_one(candidate, material, target, workshop, base, told, ece) for candidate in target.candidates]
+    prover = _Prover(material, target, workshop, base, told, ece, dict(base.answers))
+    ways = [prover.way(candidate) for candidate in target.candidates]
     ways = _timed(ways, target, race_settings or RaceSettings(), told)
     outcomes = choose([way.outcome for way in ways])
     ways = [replace(way, outcome=outcome) for way, outcome in zip(ways, outcomes, strict=True)]
@@ -146,71 +147,91 @@ def _prove_base(
     return prove(links, material.images, material.labels, whole=Whole(tolerance), tick=_noted(told, "proving the float file"), ece=ece)
 
 
-def _one(candidate: Candidate, material: Material, target: Target, workshop: Workshop, base: Proof, told: Tick, ece: Score | None) -> Way:
-    told(0, 1, f"making {candidate.name}")
-    settings = settings_of(candidate)
-    try:
-        file = workshop.make(candidate)
-    except UserError as error:
-        return Way(Outcome(candidate, "failed", f"it could not be made: {error}"), None, None, None, settings)
-    settings |= file.settings
-    if base.verdict == "failed":
-        return Way(Outcome(candidate, "failed", base.reason, file_bytes=file.num_bytes), file, base, None, settings)
-    runner, absent, broken = _opened(candidate, file, material, target)
-    if broken:
-        return Way(Outcome(candidate, "failed", broken, file_bytes=file.num_bytes), file, None, None, settings)
-    whole = Whole(target.tolerance[candidate.precision].parity(), max_drop=target.accuracy_budget_points / _POINTS)
-    links = _links(candidate, file, material, target, base, runner, absent)
+@dataclass(frozen=True)
+class _Prover:
+    """Proves candidates of one target; what a link answered is kept for the next chain that has it.
 
-    def proven(chain: Sequence[Link]) -> Proof:
-        tick = _noted(told, f"proving {candidate.name}")
-        return prove(chain, material.images, material.labels, whole=whole, tick=tick, ece=ece)
+    Attributes:
+        material: The classifier and the images.
+        target: Tolerances and the accuracy budget.
+        workshop: Makes the files.
+        base: The proof of what every candidate is made from.
+        told: Told (done, total, note).
+        ece: Calibration error.
+        known: Answers so far, by the name of the link.
+    """
 
-    if runner is not None:
-        proof = proven(links)
-        return Way(_outcome(candidate, file, proof), file, proof, runner, settings)
-    graph = proven(links[:-1])  # as far as this machine can go, and judged as what ships would be
-    proof = proven([replace(link, runner=graph.answers.get(link.name, link.runner)) for link in links])
-    outcome = _outcome(candidate, file, graph)
-    if outcome.verdict == "passed":
-        outcome = replace(outcome, verdict="not_run", reason=f"{absent}; its graph passed on ONNX Runtime's CPU")
-    return Way(outcome, file, proof, runner, settings)
+    material: Material
+    target: Target
+    workshop: Workshop
+    base: Proof
+    told: Tick
+    ece: Score | None
+    known: dict[str, Answers]
 
+    def way(self, candidate: Candidate) -> Way:
+        """Make and prove a candidate."""
+        self.told(0, 1, f"making {candidate.name}")
+        settings = settings_of(candidate)
+        try:
+            file = self.workshop.make(candidate)
+        except UserError as error:
+            return Way(Outcome(candidate, "failed", f"it could not be made: {error}"), None, None, None, settings)
+        settings |= file.settings
+        if self.base.verdict == "failed":
+            return Way(Outcome(candidate, "failed", self.base.reason, file_bytes=file.num_bytes), file, self.base, None, settings)
+        runner, absent, broken = self._opened(candidate, file)
+        if broken:
+            return Way(Outcome(candidate, "failed", broken, file_bytes=file.num_bytes), file, None, None, settings)
+        links = self._links(candidate, file, runner, absent)
+        if runner is not None:
+            proof = self._proven(candidate, links)
+            return Way(_outcome(candidate, file, proof), file, proof, runner, settings)
+        graph = self._proven(candidate, links[:-1])  # as far as this machine can go, and judged as what ships would be
+        proof = self._proven(candidate, [replace(link, runner=self.known.get(link.name, link.runner)) for link in links])
+        outcome = _outcome(candidate, file, graph)
+        if outcome.verdict == "passed":
+            outcome = replace(outcome, verdict="not_run", reason=f"{absent}; its graph passed on ONNX Runtime's CPU")
+        return Way(outcome, file, proof, runner, settings)
 
-def _opened(candidate: Candidate, file: ModelFile, material: Material, target: Target) -> tuple[Runner | None, str, str]:
-    """A runner, why there is none here, or why the runtime refuses the file."""
-    if reason := why_not(candidate) or file.why_not:
-        return None, reason, ""
-    try:
-        return open_candidate(candidate, file.path, material.preprocessing, threads=target.threads), "", ""
-    except UserError as error:
-        return None, "", str(error)
+    def _opened(self, candidate: Candidate, file: ModelFile) -> tuple[Runner | None, str, str]:
+        """A runner, why there is none here, or why the runtime refuses the file."""
+        if reason := why_not(candidate) or file.why_not:
+            return None, reason, ""
+        try:
+            return open_candidate(candidate, file.path, self.material.preprocessing, threads=self.target.threads), "", ""
+        except UserError as error:
+            return None, "", str(error)
 
+    def _proven(self, candidate: Candidate, chain: Sequence[Link]) -> Proof:
+        whole = Whole(self.target.tolerance[candidate.precision].parity(), max_drop=self.target.accuracy_budget_points / _POINTS)
+        tick = _noted(self.told, f"proving {candidate.name}")
+        proof = prove(chain, self.material.images, self.material.labels, whole=whole, tick=tick, ece=self.ece)
+        self.known.update(proof.answers)
+        return proof
 
-def _links(
-    candidate: Candidate, file: ModelFile, material: Material, target: Target, base: Proof, runner: Runner | None, absent: str
-) -> list[Link]:
-    """The chain to a candidate: what is proven already, the file's graph on the CPU where a GPU will run it, the candidate itself."""
-    fp32, own = target.tolerance["fp32"].parity(), target.tolerance[candidate.precision].parity()
-    links = [Link(_TORCH, base.answers[_TORCH]), Link(_FLOAT, base.answers[_FLOAT], fp32)]
-    if (candidate.runtime, candidate.precision, candidate.on_gpu) == ("onnxruntime", "fp32", False):
-        return [*links, Link(candidate.name, base.answers[_PIXELS], own)]  # it is this link that was asked already
-    links.append(Link(_PIXELS, base.answers[_PIXELS], fp32))
-    if candidate.on_gpu and candidate.precision != "fp32":
-        links.append(_on_cpu(candidate, file, material, target))
-    return [*links, Link(candidate.name, runner, own, absent)]
+    def _links(self, candidate: Candidate, file: ModelFile, runner: Runner | None, absent: str) -> list[Link]:
+        """The chain to a candidate: what is proven already, the file's graph on the CPU where a GPU will run it, the candidate itself."""
+        fp32, own = self.target.tolerance["fp32"].parity(), self.target.tolerance[candidate.precision].parity()
+        links = [Link(_TORCH, self.known[_TORCH]), Link(_FLOAT, self.known[_FLOAT], fp32)]
+        if (candidate.runtime, candidate.precision, candidate.on_gpu) == ("onnxruntime", "fp32", False):
+            return [*links, Link(candidate.name, self.known[_PIXELS], own)]  # it is this link that was asked already
+        links.append(Link(_PIXELS, self.known[_PIXELS], fp32))
+        if candidate.on_gpu and candidate.precision != "fp32":
+            links.append(self._on_cpu(candidate, file))
+        return [*links, Link(candidate.name, runner, own, absent)]
 
-
-def _on_cpu(candidate: Candidate, file: ModelFile, material: Material, target: Target) -> Link:
-    """The graph that a GPU will run, on ONNX Runtime's CPU, so that a fault of the graph is found without a GPU."""
-    name, own = f"{candidate.precision} onnx", target.tolerance[candidate.precision].parity()
-    try:
-        runner = OnnxRunner(file.graph or file.path, material.preprocessing, threads=target.threads)
-    except UserError as error:
-        if candidate.precision != "fp8":
-            raise
-        return Link(name, None, own, f"ONNX Runtime's CPU has no FP8 ({error})")
-    return Link(name, runner, own)
+    def _on_cpu(self, candidate: Candidate, file: ModelFile) -> Link:
+        """The graph that a GPU will run, on ONNX Runtime's CPU, so that a fault of the graph is found without a GPU."""
+        name, own = f"{candidate.precision} onnx", self.target.tolerance[candidate.precision].parity()
+        if name in self.known:
+            return Link(name, self.known[name], own)
+        try:
+            return Link(name, OnnxRunner(file.graph or file.path, self.material.preprocessing, threads=self.target.threads), own)
+        except UserError as error:
+            if candidate.precision != "fp8":
+                raise
+            return Link(name, None, own, f"ONNX Runtime's CPU has no FP8 ({error})")
 
 
 def _outcome(candidate: Candidate, file: ModelFile, proof: Proof) -> Outcome:

@@ -13,6 +13,7 @@ from g2sd_export.edge import bench
 from g2sd_export.edge.bench import BenchSettings, run_bench
 from g2sd_export.edge.errors import UserError
 from g2sd_export.edge.manifest import open_bundle
+from g2sd_export.edge.timing import measure_in_turns
 
 Reseal = Callable[[Path, Callable[[dict[str, Any]], object]], Path]
 QUICK = BenchSettings(batch=3, warmup=1, repeats=7, threads=1)
@@ -32,19 +33,18 @@ def test_every_variant_is_timed_at_the_batch_and_threads_asked_for(pristine_bund
     assert found["bundle"] == open_bundle(pristine_bundle).digest and found["machine"]["cpus"] >= 1
 
 
-def test_variants_take_turns(pristine_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    turns: list[int] = []
-    timed = bench._timed
+def test_the_calls_are_spread_over_five_turns_of_each_variant(pristine_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
 
-    def spy(runner: Any, inputs: Any, warmup: int, repeats: int) -> list[float]:
-        turns.append(repeats)
-        return timed(runner, inputs, warmup, repeats)
+    def spy(runs: Any, turns: Any, **more: Any) -> Any:
+        asked.append((sorted(runs), turns))
+        return measure_in_turns(runs, turns, **more)
 
-    monkeypatch.setattr(bench, "_timed", spy)
+    monkeypatch.setattr(bench, "measure_in_turns", spy)
     names = ["fp32-onnxruntime", "fp32-onnxruntime-float"]
     run_bench(open_bundle(pristine_bundle), QUICK, variants=names)
-    first, second = turns[2::2], turns[3::2]  # after each variant's warm-up
-    assert first == second and len(first) == 5 and sum(first) == 7 and max(first) <= 2
+    ((found, turns),) = asked
+    assert found == names and len(turns) == 5 and sum(turns) == 7 and max(turns) <= 2
 
 
 def test_a_variant_that_cannot_run_or_failed_its_proof_is_left_out_with_the_reason(

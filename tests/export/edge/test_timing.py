@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from g2sd_export.edge.errors import UserError
-from g2sd_export.edge.timing import measure_latency, summarise
+from g2sd_export.edge.timing import measure_in_turns, measure_latency, summarise
 
 LAUNCH_NS, WORK_NS = 10_000, 5_000_000
 
@@ -37,6 +37,16 @@ def test_latency_counts_the_work_and_not_the_launch() -> None:
 def test_latency_by_the_real_clock_is_positive() -> None:
     got = measure_latency(lambda: sum(range(1000)), lambda: None, warmup=0, repeats=3)
     assert len(got) == 3 and min(got) > 0
+
+
+def test_turns_alternate_and_each_has_its_own_warm_up() -> None:
+    log: list[str] = []
+    told: list[tuple[int, int]] = []
+    runs = {name: lambda name=name: log.append(name) for name in "ab"}
+    found = measure_in_turns(runs, [2, 1], warmup=1, tick=lambda done, total: told.append((done, total)))
+    assert "".join(log) == "aaabbb" + "aabb"
+    assert {name: [len(turn) for turn in turns] for name, turns in found.items()} == {"a": [2, 1], "b": [2, 1]}
+    assert told == [(1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize(("warmup", "repeats"), [(-1, 1), (0, 0)])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from g2sd_export.edge.errors import UserError
 from g2sd_export.edge.openvino_runner import shared_core
 from g2sd_export.int8 import nncf_method
-from g2sd_export.int8.quantise import METHODS, Method, Quantised, Source, candidates
+from g2sd_export.int8.quantise import Method, Quantised, Source, candidates
 from g2sd_export.int8.sensitivity import logits_of
 from g2sd_export.onnx_file import export_onnx
 
@@ -166,11 +166,3 @@ def test_openvino_takes_a_product_of_joined_tokens(photos: npt.NDArray[np.uint8]
     (file,) = candidates(tmp_path / "two.onnx", photos, scheme="cpu", methods=[method], folder=tmp_path)
     assert file.num_quantised == 3 and file.num_float == 3
     shared_core().compile_model(str(file.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-
-def test_the_list_of_methods_is_that_of_the_targets() -> None:
-    from typing import get_args
-
-    from g2sd_export.targets import Int8Method
-
-    assert get_args(Int8Method) == METHODS
