@@ -115,7 +115,7 @@ TABLE: dict[str, str] = {
     "d.stages.context d.training",
     "d.standalone": "d.artifact d.errors d.predictors d.progress d.report d.settings d.stages.profile",
     "d.probe": "d.artifact d.data d.environment d.errors d.pipeline d.planning d.progress d.recipe d.report d.runtime d.settings "
-    "d.training d.zoo",
+    "d.training d.zoo x.targets",
     "d.results": "d.artifact d.report",
     "d.evaluate_command": "d d.artifact d.data d.environment d.errors d.evaluation d.predictors d.progress d.report d.runtime d.settings "
     "d.zoo",

@@ -2,11 +2,14 @@
 
 from collections.abc import Set
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from g2sd_deploy.recipe import with_values
-from g2sd_deploy.settings import DataSettings, EvaluateSettings, Recipe, TrainSettings
+from g2sd_deploy.settings import DataSettings, EvaluateSettings, ExportSettings, Recipe, TrainSettings
 from g2sd_deploy.training.schedule import num_steps_of
+
+if TYPE_CHECKING:
+    from g2sd_export.targets import Target
 
 NUM_STEPS = 20
 """Optimiser steps of each training stage in a trial, if it has so many."""
@@ -19,6 +22,8 @@ _MOST_IMAGES, _MOST_CORRUPTED = 2000, 400
 _EVALUATE_BATCHES = 4
 _PER_CORE = 128
 _FEWEST_COMPARED = 8
+_FEWEST_CALIBRATED = 8
+_NUM_ROBUST = 8
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,11 @@ def trial_recipe(recipe: Recipe, extent: Extent, running: Set[str]) -> Recipe:
             "similarity": {"max_images": extent.trial_compared, "batch_size": extent.trial_compared},
             "sets": [],
         },
-        "export": {"max_quantisers": 1, "calibration_images": 8, "robustness": {"max_images": 8}},
+        "export": {
+            "max_quantisers": 1,
+            "calibration_images": _num_calibrated(recipe.export, extent)[1],
+            "robustness": {"max_images": _NUM_ROBUST},
+        },
         "profile": {"repeats": PROFILE_REPEATS, "warmup": PROFILE_WARMUP},
     }
     if recipe.evaluate is not None and recipe.evaluate.batch_size is not None:
@@ -136,6 +145,39 @@ def evaluation_factors(settings: EvaluateSettings, extent: Extent, set_images: i
     if settings.similarity is not None:
         factors.append(extent.compared / extent.trial_compared)
     return factors
+
+
+def export_factor(note: str, settings: ExportSettings, extent: Extent) -> float:
+    """How many times as much the run does of what its trial counted while it exported.
+
+    Args:
+        note: What was counted.
+        settings: What the run exports.
+        extent: Images of both.
+
+    Returns:
+        1 for what does not depend on the images: files that are made, engines that are built, latency.
+    """
+    of_run, of_trial = (min(num, settings.max_images or num) for num in (extent.test, extent.trial_test))
+    if note.startswith("quantising"):
+        calibrated, tried = _num_calibrated(settings, extent)
+        return len(_target_of(settings).int8.methods) * calibrated / tried
+    if settings.robustness is not None and note.endswith("corrupted"):
+        return min(of_run, settings.robustness.max_images) / min(of_trial, _NUM_ROBUST)
+    return of_run / of_trial if note.startswith(("proving", "test images")) else 1.0
+
+
+def _num_calibrated(settings: ExportSettings | None, extent: Extent) -> tuple[int, int]:
+    """Images that a run calibrates with, and its trial, which keeps as many and more to judge its files on."""
+    settings = settings or ExportSettings()
+    wanted = min(extent.train, settings.calibration_images or _target_of(settings).int8.num_images)
+    return wanted, max(_FEWEST_CALIBRATED, min(wanted, extent.trial_train // 4))
+
+
+def _target_of(settings: ExportSettings) -> "Target":
+    from g2sd_export.targets import load_target
+
+    return load_target(settings.target).narrowed(settings.only, settings.max_quantisers)
 
 
 def decoded_bytes(data: DataSettings, num_train: int, num_test: int) -> tuple[int, int]:

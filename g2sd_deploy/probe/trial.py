@@ -24,6 +24,7 @@ from g2sd_deploy.probe.sizing import (
     Extent,
     decoded_bytes,
     evaluation_factors,
+    export_factor,
     extent_of,
     training_of,
     trial_recipe,
@@ -221,7 +222,9 @@ def _other(row: Estimate, recipe: Recipe, extent: Extent, artifact: Artifact, wa
             factors = evaluation_factors(recipe.evaluate, extent, _images_of_sets(recipe.evaluate))
             seconds = estimates.stretched_seconds(watched.seconds, list(zip(settled, factors, strict=True)))
         case "export":
-            seconds = estimates.stretched_seconds(watched.seconds, [(part, more_test) for part in settled])
+            assert recipe.export is not None
+            factors = [export_factor(one.note, recipe.export, extent) for one in series]
+            seconds = estimates.stretched_seconds(watched.seconds, list(zip(settled, factors, strict=True)))
         case "profile":
             assert recipe.profile is not None
             passes, tried = recipe.profile.repeats + recipe.profile.warmup, PROFILE_REPEATS + PROFILE_WARMUP

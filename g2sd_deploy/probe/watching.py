@@ -18,10 +18,12 @@ class Series:
 
     Attributes:
         total: Units of work.
+        note: What the first report said that it is.
         points: Seconds and units done: at the first, second and newest report.
     """
 
     total: int
+    note: str = ""
     points: list[tuple[float, int]] = field(default_factory=list)
 
     def add(self, seconds: float, done: int) -> None:
@@ -86,7 +88,7 @@ class Watch:
     def update(self, done: int, total: int, note: str = "") -> None:
         series = self._now.series
         if not series or series[-1].total != total or (series[-1].points[-1][1] >= done):
-            series.append(Series(total))
+            series.append(Series(total, note))
         series[-1].add(self._clock(), done)
         self._shown.update(done, total, note)
 

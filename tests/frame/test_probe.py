@@ -284,12 +284,12 @@ def test_a_watch_tells_series_apart_and_times_stages() -> None:
     watch.begin("export")
     for seconds, done in ((1.0, 0), (2.0, 1), (3.0, 2), (3.0, 0), (5.0, 1), (7.0, 2)):
         now[0] = seconds
-        watch.update(done, 2)
+        watch.update(done, 2, "proving" if seconds < 3 or done == 2 else "timing")
     now[0] = 9.0
     watch.end()
     found = watch.stages["export"]
     assert found.seconds == 9.0
-    assert [one.seconds for one in found.series] == [2.0, 4.0]
+    assert [(one.note, one.seconds) for one in found.series] == [("proving", 2.0), ("timing", 4.0)]
     assert found.peak_mib > 0
 
 
@@ -327,6 +327,33 @@ def test_a_trial_changes_how_long_and_not_what(path: Path) -> None:
         assert steps == (20 if name in running else 1)
         changed = {key for key, value in short.model_dump().items() if value != settings.model_dump()[key]}
         assert changed <= {"epochs", "warmup_epochs", "base_lr", "min_lr", "loss_band"}
+
+
+@pytest.mark.parametrize(
+    ("note", "factor"),
+    [
+        ("proving fp32-openvino", 5000 / 2000),
+        ("test images", 5000 / 2000),
+        ("test images, corrupted", 500 / 8),
+        ("quantising: nncf", 3 * 300 / 300),
+        ("making int8-openvino", 1.0),
+        ("timing", 1.0),
+    ],
+)
+def test_only_what_goes_over_images_grows_in_an_export(note: str, factor: float) -> None:
+    recipe = full_recipe("quickstart", "export.target=cpu-x86", "export.only=[]", "export.max_quantisers=3", "export.max_images=null")
+    extent = sizing.extent_of(recipe, 20_000, 5000, 2)
+    assert recipe.export is not None
+    assert sizing.export_factor(note, recipe.export, extent) == pytest.approx(factor)
+
+
+def test_a_trial_keeps_training_images_to_judge_its_int8_file_on() -> None:
+    recipe = full_recipe("g2sd_vit_small", "data.store=arrays", "generic.batch_size=128", "specific.batch_size=128")
+    extent = sizing.extent_of(recipe, 100_000, 5000, 1)
+    trial = sizing.trial_recipe(recipe, extent, set())
+    assert extent.trial_train == 160 and trial.export is not None and trial.export.calibration_images == 40
+    assert recipe.export is not None
+    assert sizing.export_factor("quantising: nncf", recipe.export, extent) == pytest.approx(300 / 40 * 5)
 
 
 def test_the_arrays_of_the_data_stage_are_sized_by_arithmetic() -> None:
