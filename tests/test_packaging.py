@@ -92,7 +92,7 @@ def test_the_metadata_names_the_command_and_the_extras(wheel: zipfile.ZipFile) -
     assert "g2sd = g2sd_deploy.cli:main" in metadata(wheel, "entry_points.txt")
     described = metadata(wheel, "METADATA")
     assert {line.partition(": ")[2] for line in described.splitlines() if line.startswith("Provides-Extra: ")} == {
-        "dev", "tensorrt", "tensorrt-rtx", "signing", "huggingface", "s3"
+        "dev", "tensorrt", "tensorrt-rtx", "modelopt", "signing", "huggingface", "s3"
     }  # fmt: skip
     assert "Requires-Python: >=3.11" in described
 

@@ -1,24 +1,35 @@
-"""NVIDIA Model Optimizer: Q and DQ where TensorRT fuses them."""
+"""NVIDIA Model Optimizer: Q and DQ where TensorRT fuses them.
+
+It runs in a process of its own, this module as a program: when it is imported it puts its own functions into ONNX Runtime's quantiser,
+and what another method made afterwards would be another file.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import logging
+import json
+import os
 import re
+import subprocess
+import sys
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..edge.errors import UserError
 from .feeding import feed_of
 
 if TYPE_CHECKING:
     import onnx
+
+_SOURCE, _IMAGES, _SETTINGS, _RESULT = "float.onnx", "images.npz", "settings.json", "quantised.onnx"
+_NOT_INSTALLED = 3
 
 
 def modelopt_quantised(
@@ -37,32 +48,49 @@ def modelopt_quantised(
 
     Raises:
         ImportError: The package, or one that it needs for ONNX, is not installed.
+        UserError: It gave up.
     """
     import onnx
 
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _silence():
-        warnings.simplefilter("ignore")
-        from modelopt.onnx.quantization import quantize
+    settings = {
+        "quantize_mode": "fp8" if fp8 else "int8",
+        "calibration_method": "max" if fp8 else "entropy",
+        "calibration_eps": ["cpu"],
+        "op_types_to_quantize": ["MatMul", "Gemm", "Conv"],
+        "nodes_to_exclude": [re.escape(name) for name in sorted(keep)] or None,
+        "high_precision_dtype": "fp32",
+        "log_level": "ERROR",
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / _SOURCE).write_bytes(model.SerializeToString())
+        np.savez(folder / _IMAGES, **feed_of(model).of(images))  # type: ignore[arg-type]  # numpy types its own option alone
+        (folder / _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        command = [sys.executable, "-m", "g2sd_export.int8.modelopt_method", name]
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        told = " ".join(done.stderr.split("\n")[-2:]).strip()
+        if done.returncode == _NOT_INSTALLED:
+            raise ImportError(told)
+        if done.returncode != 0:
+            raise UserError(f"Model Optimizer cannot quantise this model: {told or f'it ended with status {done.returncode}'}")
+        return onnx.load_model_from_string((folder / _RESULT).read_bytes())
 
-        source, result = Path(folder) / "float.onnx", Path(folder) / "quantised.onnx"
-        source.write_bytes(model.SerializeToString())
-        quantize(
-            str(source),
-            quantize_mode="fp8" if fp8 else "int8",
-            calibration_data=feed_of(model).of(images),
-            calibration_method="max" if fp8 else "entropy",
-            calibration_eps=["cpu"],
-            op_types_to_quantize=["MatMul", "Gemm", "Conv"],
-            nodes_to_exclude=[re.escape(name) for name in keep] or None,
-            high_precision_dtype="fp32",
-            output_path=str(result),
-            log_level="ERROR",
-        )
-        return onnx.load_model_from_string(result.read_bytes())
+
+def _main(folder: Path) -> int:
+    settings: dict[str, Any] = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            from modelopt.onnx.quantization import quantize
+
+            with np.load(folder / _IMAGES) as images:
+                quantize(str(folder / _SOURCE), calibration_data=dict(images), output_path=str(folder / _RESULT), **settings)
+    except ImportError as error:
+        sys.stderr.write(f"{' '.join(str(error).split())}\n")
+        return _NOT_INSTALLED
+    return 0
 
 
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+if __name__ == "__main__":
+    raise SystemExit(_main(Path(sys.argv[1])))

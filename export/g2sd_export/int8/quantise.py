@@ -34,6 +34,7 @@ _CALIBRATORS: dict[Method, Calibrator] = {"ort-minmax": "minmax", "ort-entropy":
 _SMOOTHED: Calibrator = "minmax"
 ACTIVATIONS: dict[Scheme, Activations] = {"cpu": "uint8", "tensorrt": "int8"}
 _PACKAGES: dict[str, str] = {"nncf": "nncf", "ort": "onnxruntime", "modelopt": "nvidia-modelopt"}
+_INSTALL: dict[str, str] = {**_PACKAGES, "modelopt": "nvidia-modelopt[onnx]"}
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,10 @@ def _one(known: Source, method: Method, scheme: Scheme, folder: Path, kept: tupl
     try:
         model = quantised_graph(known, method, scheme, kept, largest_weight=largest_weight)
     except ImportError as error:
-        return Quantised(method, scheme, None, kept, why_not=f"its package is not installed ({error})")
+        advice = f"install it with: pip install '{_INSTALL[method.partition('-')[0]]}'"
+        return Quantised(method, scheme, None, kept, why_not=f"its package is not installed ({' '.join(str(error).split())}); {advice}")
+    except UserError as error:
+        return Quantised(method, scheme, None, kept, why_not=str(error))
     path = folder / f"int8-{method}.onnx"
     return written(known, model, method=method, scheme=scheme, kept=kept, path=path, started=started, precision="int8")
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from g2sd_export.edge.errors import UserError
 from g2sd_export.edge.openvino_runner import shared_core
 from g2sd_export.int8 import nncf_method
+from g2sd_export.int8.packing import Scheme
 from g2sd_export.int8.quantise import Method, Quantised, Source, candidates
 from g2sd_export.int8.sensitivity import logits_of
 from g2sd_export.onnx_file import export_onnx
@@ -49,6 +50,19 @@ def test_a_file_takes_pixels_if_the_float_file_does_and_is_small(files: dict[str
         matrices = [item for item in model.graph.initializer if len(item.dims) == 2 and item.data_type == onnx.TensorProto.FLOAT]
         assert matrices == [] and file.num_quantised == 10 and file.num_float == 4
         assert file.info and file.info.bytes < pixel_path.stat().st_size / 2
+
+
+@pytest.mark.parametrize("scheme", ["cpu", "tensorrt"])
+def test_model_optimizers_file_answers_as_the_float_model_does(source: Source, tmp_path: Path, scheme: Scheme) -> None:
+    pytest.importorskip("modelopt")
+    pytest.importorskip("onnx_graphsurgeon", reason="nvidia-modelopt is here without what it needs for ONNX")
+    (file,) = candidates(source, source.images, scheme=scheme, methods=["modelopt"], folder=tmp_path)
+    assert file.info, file.why_not
+    model = onnx.load_model(file.path)
+    wanted, got = logits_of(source.model, source.images), logits_of(model, source.images)
+    assert 0.95 < np.corrcoef(wanted.ravel(), got.ravel())[0, 1] < 1
+    told = {item.key: item.value for item in model.metadata_props}
+    assert told["quantiser"].startswith("modelopt (nvidia-modelopt ") and file.num_quantised >= 8
 
 
 def test_symmetric_files_have_no_zero_point(files: dict[str, list[Quantised]]) -> None:
