@@ -1,6 +1,5 @@
 """How well the file that ships is calibrated and stands corruption, beside the float model."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,18 +7,18 @@ import torch
 
 from g2sd_deploy.data.testsets import LabelSpace, Scoring, TestSet
 from g2sd_deploy.evaluation.evaluating import Competitor, Evaluator
+from g2sd_deploy.evaluation.metrics import full_scores
+from g2sd_deploy.evaluation.outcomes import outcomes_of
 from g2sd_deploy.evaluation.torch_runner import TorchRunner
-from g2sd_deploy.exporting import Job
+from g2sd_deploy.exporting import Job, Tick
+from g2sd_deploy.settings import CorruptionSettings
 from g2sd_export.shipping.runtimes import open_candidate
-from g2sd_export.shipping.ship import Shipment
+from g2sd_export.shipping.ship import Shipment, Way
 
-_SET = "clean"
 _KEPT = ("num_images", "top1", "nll", "ece", "intervals")
 
 
-def standing(
-    job: Job, shipment: Shipment, *, workers: int, seed: int, tick: Callable[[int, int, str], None]
-) -> dict[str, dict[str, Any]] | None:
+def standing(job: Job, shipment: Shipment, *, workers: int, seed: int, tick: Tick) -> dict[str, dict[str, Any]] | None:
     """Scores of the float model on torch and of the default of a shipment, on the same images, clean and corrupted.
 
     Args:
@@ -31,17 +30,31 @@ def standing(
 
     Returns:
         For ``float`` and ``shipped``: ``num_images``, ``top1``, ``nll``, ``ece`` and their ``intervals``; with corruptions also
-        ``corruptions``, ``mean_corruption_top1`` and its interval. None where the default did not run here.
+        ``corruptions``, ``mean_corruption_top1`` and its interval. None where the default did not run here, or gave no
+        numbers.
     """
-    way = shipment.default
-    if way.runner is None or way.file is None:
+    way, labels = shipment.default, np.asarray(job.test.subset(job.settings.max_images).labels)
+    if way.runner is None or way.file is None or way.proof is None:
         return None
-    pre = job.source.preprocessing
+    answers = way.proof.answers
+    logits = {"float": next(iter(answers.values())).logits, "shipped": answers[way.name].logits}
+    if not all(len(found) == len(labels) and np.isfinite(found).all() for found in logits.values()):
+        return None
+    scores = {name: full_scores(outcomes_of(found, labels), num_classes=found.shape[1], seed=seed) for name, found in logits.items()}
+    standings = {name: {key: found[key] for key in _KEPT} for name, found in scores.items()}
+    if job.settings.robustness is not None:
+        for name, found in _corrupted(job, way, job.settings.robustness, workers, seed, tick).items():
+            standings[name] |= found
+    return standings
+
+
+def _corrupted(job: Job, way: Way, settings: CorruptionSettings, workers: int, seed: int, tick: Tick) -> dict[str, dict[str, Any]]:
+    assert way.file is not None
+    pre, names = job.source.preprocessing, job.source.class_names
     runners = {  # of one thread each: images are shared among the workers
         "float": TorchRunner(job.source.module, pre, device=torch.device("cpu"), threads=1),
         "shipped": open_candidate(way.outcome.candidate, way.file.path, pre, threads=1),
     }
-    names = job.source.class_names
     space = LabelSpace.of(names, len(names))
     evaluator = Evaluator(
         {name: Competitor(runner, space, None, 0, "") for name, runner in runners.items()},
@@ -51,10 +64,5 @@ def standing(
         tick=tick,
     )
     test = job.test.subset(job.settings.max_images)
-    scoring = Scoring(_SET, np.asarray(test.labels), names, False, "the images of the proof")
-    images = TestSet("test images", test, (scoring,), fingerprint="")
-    found = {name: {key: sets[_SET][key] for key in _KEPT} for name, sets in evaluator.score([images]).models.items()}
-    if job.settings.robustness is not None:
-        for name, scores in evaluator.corrupted(images, job.settings.robustness).items():
-            found[name] |= scores
-    return found
+    scoring = Scoring("clean", np.asarray(test.labels), names, False, "the images of the proof")
+    return evaluator.corrupted(TestSet("test images", test, (scoring,), fingerprint=""), settings)

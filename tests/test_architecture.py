@@ -84,7 +84,7 @@ TABLE: dict[str, str] = {
     "d.exporting": "d d.data d.environment d.evaluation.calibration d.evaluation.outcomes d.models d.models.deploy d.settings x.bundle "
     "x.device_tolerance x.edge x.int8 "
     "x.onnx_file x.shipping x.targets",
-    "d.standing": "d.data d.evaluation d.exporting x.shipping",
+    "d.standing": "d.data d.evaluation d.evaluation.metrics d.evaluation.outcomes d.exporting d.settings x.shipping",
     # stages: what they share, and each by itself
     "d.stages": "",
     "d.stages.context": "d.artifact d.data d.models d.progress d.randomness d.runtime d.settings d.training x.edge",

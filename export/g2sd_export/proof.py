@@ -22,6 +22,9 @@ from .paired import PairedDrop, paired_drop
 
 __all__ = ["HopResult", "Link", "ParityTolerance", "Proof", "Whole", "compare", "prove"]
 
+BATCH = 8
+"""Images per call: on a CPU more of them leave the caches (docs/decisions.md)."""
+
 Score = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], float]
 """From logits [N, num_classes] and true classes [N] to a number, such as the calibration error."""
 
@@ -154,7 +157,7 @@ def prove(
     labels: Int64[np.ndarray, " labels"],
     *,
     whole: Whole = Whole(),
-    batch_size: int = 64,
+    batch_size: int = BATCH,
     tick: Tick | None = None,
     ece: Score | None = None,
 ) -> Proof:
@@ -196,7 +199,7 @@ def compare(
     labels: Int64[np.ndarray, " labels"],
     *,
     tolerance: ParityTolerance,
-    batch_size: int = 64,
+    batch_size: int = BATCH,
     tick: Tick | None = None,
 ) -> HopResult:
     """A chain of two links: does the candidate stand for the reference? Arguments and errors as of ``prove``."""

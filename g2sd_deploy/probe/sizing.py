@@ -164,7 +164,7 @@ def export_factor(note: str, settings: ExportSettings, extent: Extent) -> float:
         return len(_target_of(settings).int8.methods) * calibrated / tried
     if settings.robustness is not None and note.endswith("corrupted"):
         return min(of_run, settings.robustness.max_images) / min(of_trial, _NUM_ROBUST)
-    return of_run / of_trial if note.startswith(("proving", "test images")) else 1.0
+    return of_run / of_trial if note.startswith("proving") else 1.0
 
 
 def _num_calibrated(settings: ExportSettings | None, extent: Extent) -> tuple[int, int]:

@@ -333,7 +333,6 @@ def test_a_trial_changes_how_long_and_not_what(path: Path) -> None:
     ("note", "factor"),
     [
         ("proving fp32-openvino", 5000 / 2000),
-        ("test images", 5000 / 2000),
         ("test images, corrupted", 500 / 8),
         ("quantising: nncf", 3 * 300 / 300),
         ("making int8-openvino", 1.0),

@@ -14,6 +14,7 @@ from ..edge.runner import Runner
 from ..int8.choosing import Choice, Score, choose, rescued
 from ..int8.quantise import Quantised, Source, candidates
 from ..int8.sensitivity import sensitivities
+from ..proof import BATCH
 from ..targets import Candidate
 from .material import TrainingImages
 from .race import RaceSettings, race
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .workshop import Workshop
 
 _POINTS = 100
-_BATCH = 32
 _NUM_SENSITIVE = 32
 """Images on which the cost of single layers is measured."""
 _CPU = Candidate(runtime="onnxruntime", precision="int8")
@@ -113,7 +113,7 @@ class _Judge:
 
 
 def _answers(runner: Runner, images: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.concatenate([runner.infer(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)])
+    return np.concatenate([runner.infer(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
 
 
 def _plain(choice: Choice, calibration: TrainingImages, held_out: TrainingImages) -> dict[str, Any]:
