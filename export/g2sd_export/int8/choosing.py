@@ -85,7 +85,7 @@ def choose(
     file, got = min(near, key=lambda each: _rank(each[1]))
     if got.latency_ms is None or float_latency_ms is None:
         return Choice(file, f"{_name(file)} loses the least, {got.drop_points:.2f} points of top-1", scores, missing)
-    times = f"{got.latency_ms:.1f} ms, float {float_latency_ms:.1f} ms"
+    times = f"{got.latency_ms:.3g} ms, float {float_latency_ms:.3g} ms"
     if got.latency_ms >= float_latency_ms * (1 - TIE):
         return Choice(None, f"INT8 is not used: it is not faster ({_name(file)} takes {times})", scores, missing)
     return Choice(file, f"{_name(file)} takes {times}, and loses {got.drop_points:.2f} points of top-1", scores, missing)

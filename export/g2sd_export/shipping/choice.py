@@ -96,4 +96,4 @@ def _judged(outcome: Outcome, best: Outcome) -> Outcome:
     ratio = outcome.p50_ms / best.p50_ms
     if ratio < 1 + TIE:
         return replace(outcome, reason=f"as fast as {best.name}, which keeps more bits")
-    return replace(outcome, reason=f"{outcome.p50_ms:.1f} ms is {ratio:.2f} times the {best.p50_ms:.1f} ms of {best.name}")
+    return replace(outcome, reason=f"{outcome.p50_ms:.3g} ms is {ratio:.2f} times the {best.p50_ms:.3g} ms of {best.name}")

@@ -16,13 +16,13 @@ def chosen(outcomes: list[Outcome]) -> list[str]:
 def test_the_fastest_that_passed_ships_and_the_others_say_by_how_much_they_lost() -> None:
     found = choose([outcome("int8", 10.0), outcome("fp32", 25.0)])
     assert [one.chosen for one in found] == [True, False]
-    assert found[1].reason == "25.0 ms is 2.50 times the 10.0 ms of int8-openvino"
+    assert found[1].reason == "25 ms is 2.50 times the 10 ms of int8-openvino"
 
 
 def test_int8_does_not_ship_where_it_is_slower() -> None:
     found = choose([outcome("int8", 18.0), outcome("bf16", 12.0)])
     assert [one.chosen for one in found] == [False, True]
-    assert found[0].reason == "18.0 ms is 1.50 times the 12.0 ms of bf16-openvino"
+    assert found[0].reason == "18 ms is 1.50 times the 12 ms of bf16-openvino"
 
 
 def test_a_tie_goes_to_the_format_of_more_bits() -> None:
