@@ -25,7 +25,7 @@ InferencePrecision = Literal["f32", "bf16"]
 _DEVICE = "CPU"
 _DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
 
-# A copy with a fixed batch took 7 to 9 % less time than the free one (ViT-Ti, batch 1, 1 and 2 threads, f32 and bf16, paired). Each copy
+# A copy with a fixed batch took 4 to 9 % less time than the free one (ViT-Ti, batch 1, 1 and 2 threads, f32 and bf16, paired). Each copy
 # holds the weights once more, so only the first two sizes get one: that of single images, and that of full batches.
 _MOST_FIXED = 2
 

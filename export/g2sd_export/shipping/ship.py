@@ -265,9 +265,11 @@ def _verdict(ways: Sequence[Way], base: Proof) -> tuple[Verdict, str]:
         return "passed", ""
     if base.verdict != "passed":
         return base.verdict, base.reason
-    reasons = "; ".join(dict.fromkeys(f"{way.name}: {way.outcome.reason}" for way in ways))
+    names: dict[str, list[str]] = {}
+    for way in ways:
+        names.setdefault(way.outcome.reason, []).append(way.name)
     missing = any(way.outcome.verdict == "not_run" for way in ways)
-    return ("not_run" if missing else "failed"), reasons
+    return ("not_run" if missing else "failed"), "; ".join(f"{', '.join(those)}: {reason}" for reason, those in names.items())
 
 
 def _noted(told: Tick, note: str) -> Callable[[int, int], None]:
