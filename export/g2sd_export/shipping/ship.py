@@ -182,7 +182,8 @@ class _Prover:
             return Way(Outcome(candidate, "failed", self.base.reason, file_bytes=file.num_bytes), file, self.base, None, settings)
         runner, absent, broken = self._opened(candidate, file)
         if broken:
-            return Way(Outcome(candidate, "failed", broken, file_bytes=file.num_bytes), file, None, None, settings)
+            proof = self._proven(candidate, self._links(candidate, file, None, broken))
+            return Way(Outcome(candidate, "failed", broken, file_bytes=file.num_bytes), file, proof, None, settings)
         links = self._links(candidate, file, runner, absent)
         if runner is not None:
             proof = self._proven(candidate, links)
@@ -201,7 +202,7 @@ class _Prover:
         try:
             return open_candidate(candidate, file.path, self.material.preprocessing, threads=self.target.threads), "", ""
         except UserError as error:
-            return None, "", str(error)
+            return None, "", _without_folder(error, file.path)
 
     def _proven(self, candidate: Candidate, chain: Sequence[Link]) -> Proof:
         whole = Whole(self.target.tolerance[candidate.precision].parity(), max_drop=self.target.accuracy_budget_points / _POINTS)
@@ -226,12 +227,18 @@ class _Prover:
         name, own = f"{candidate.precision} onnx", self.target.tolerance[candidate.precision].parity()
         if name in self.known:
             return Link(name, self.known[name], own)
+        graph = file.graph or file.path
         try:
-            return Link(name, OnnxRunner(file.graph or file.path, self.material.preprocessing, threads=self.target.threads), own)
+            return Link(name, OnnxRunner(graph, self.material.preprocessing, threads=self.target.threads), own)
         except UserError as error:
             if candidate.precision != "fp8":
                 raise
-            return Link(name, None, own, f"ONNX Runtime's CPU has no FP8 ({error})")
+            return Link(name, None, own, f"ONNX Runtime's CPU has no FP8 ({_without_folder(error, graph)})")
+
+
+def _without_folder(error: UserError, path: Path) -> str:
+    """What a runtime said of a file, for a bundle that others read and that is the same at every export."""
+    return str(error).replace(str(path), path.name)
 
 
 def _outcome(candidate: Candidate, file: ModelFile, proof: Proof) -> Outcome:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from g2sd_export.answers import Answers, digest_of
+from g2sd_export.edge.errors import UserError
 from g2sd_export.edge.onnx_runner import OnnxRunner
 from g2sd_export.edge.preprocess import Preprocessing
 from g2sd_export.shipping import ship as shipping
@@ -111,3 +112,18 @@ def test_a_graph_that_fails_on_the_cpu_fails_though_no_gpu_is_there(
     strict = {**TOLERANCE, "fp16": {"max_abs_logit_diff": 0.0}}
     made = ship(material, target(GPU[:1], tolerance=strict), torch_answers, folder=tmp_path, race_settings=QUICK)
     assert made.verdict == "failed" and "fp16 onnx against uint8 onnx: a logit differs by " in made.reason
+
+
+def test_what_a_runtime_refuses_fails_without_telling_where_files_lay(
+    material: Material, torch_answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(candidate: Any, path: Path, *args: Any, **more: Any) -> None:
+        raise UserError(f"{path}: no such operator")
+
+    monkeypatch.setattr(shipping, "open_candidate", refuse)
+    monkeypatch.setattr(shipping, "why_not", lambda candidate: "")
+    openvino = [{"runtime": "openvino", "precision": "fp32"}]
+    made = ship(material, target(openvino), torch_answers, folder=tmp_path, race_settings=QUICK)
+    assert (made.verdict, made.reason) == ("failed", "fp32-openvino: fp32.onnx: no such operator")
+    proof = made.default.proof  # the bundle is written all the same, and tells how far it came
+    assert proof is not None and [hop.verdict for hop in proof.hops] == ["passed", "passed", "not_run"]
