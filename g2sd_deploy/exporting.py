@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,11 @@ class Job:
     quantised: Source | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def images(self) -> ImageSet:
+        """Those of the test images that the proof asks about, cut out once."""
+        return self.test.subset(self.settings.max_images)
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -122,7 +128,7 @@ def export_bundle(job: Job, reference: "Runner", *, scratch: Path, folder: Path,
         export_onnx(_deployed(source.module), path=path, opset=job.target.opset, metadata=metadata, **sizes)
         return path
 
-    pre, test = job.source.preprocessing, job.test.subset(job.settings.max_images)
+    pre, test = job.source.preprocessing, job.images
     calibration, held_out = _training_images(job)
     material = Material(
         float_onnx=float_file(job.source, "float.onnx"),
@@ -134,7 +140,7 @@ def export_bundle(job: Job, reference: "Runner", *, scratch: Path, folder: Path,
         quantised_onnx=float_file(job.quantised, "quantised.onnx") if job.quantised is not None else None,
     )
     shipment = ship(material, job.target, reference, folder=scratch, tick=tick, ece=_ece)
-    _write(job, shipment, reference, test, folder, calibration)
+    _write(job, shipment, reference, folder, calibration)
     return Exported(open_bundle(folder), shipment)
 
 
@@ -172,9 +178,9 @@ def _decoded(job: Job, train: Samples, indices: tuple[int, ...]) -> TrainingImag
     return TrainingImages(np.stack([images[index] for index in kept]), np.asarray(train.labels)[kept], names, job.train_source)
 
 
-def _write(job: Job, shipment: Shipment, reference: "Runner", test: ImageSet, folder: Path, calibration: TrainingImages | None) -> None:
+def _write(job: Job, shipment: Shipment, reference: "Runner", folder: Path, calibration: TrainingImages | None) -> None:
     ways = shipment.shipped(job.target.ship)
-    samples = np.asarray(test.images)[_sample_of(ways, len(test), job.settings.num_samples)]
+    samples = np.asarray(job.images.images)[_sample_of(ways, len(job.images), job.settings.num_samples)]
     expected = reference.infer(samples)
     licences = job.settings.licences.model_dump(exclude_none=True)
     write_bundle(

@@ -33,7 +33,7 @@ def standing(job: Job, shipment: Shipment, *, workers: int, seed: int, tick: Tic
         ``corruptions``, ``mean_corruption_top1`` and its interval. None where the default did not run here, or gave no
         numbers.
     """
-    way, labels = shipment.default, np.asarray(job.test.subset(job.settings.max_images).labels)
+    way, labels = shipment.default, np.asarray(job.images.labels)
     if way.runner is None or way.file is None or way.proof is None:
         return None
     answers = way.proof.answers
@@ -63,6 +63,5 @@ def _corrupted(job: Job, way: Way, settings: CorruptionSettings, workers: int, s
         workers=workers,
         tick=tick,
     )
-    test = job.test.subset(job.settings.max_images)
-    scoring = Scoring("clean", np.asarray(test.labels), names, False, "the images of the proof")
-    return evaluator.corrupted(TestSet("test images", test, (scoring,), fingerprint=""), settings)
+    scoring = Scoring("clean", np.asarray(job.images.labels), names, False, "the images of the proof")
+    return evaluator.corrupted(TestSet("test images", job.images, (scoring,), fingerprint=""), settings)

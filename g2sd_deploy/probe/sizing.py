@@ -112,13 +112,11 @@ def trial_recipe(recipe: Recipe, extent: Extent, running: Set[str]) -> Recipe:
             "similarity": {"max_images": extent.trial_compared, "batch_size": extent.trial_compared},
             "sets": [],
         },
-        "export": {
-            "max_quantisers": 1,
-            "calibration_images": _num_calibrated(recipe.export, extent)[1],
-            "robustness": {"max_images": _NUM_ROBUST},
-        },
         "profile": {"repeats": PROFILE_REPEATS, "warmup": PROFILE_WARMUP},
     }
+    if recipe.export is not None:
+        _, calibrated = _num_calibrated(recipe.export, extent)
+        changes["export"] = {"max_quantisers": 1, "calibration_images": calibrated, "robustness": {"max_images": _NUM_ROBUST}}
     if recipe.evaluate is not None and recipe.evaluate.batch_size is not None:
         changes["evaluate"]["batch_size"] = max(1, min(recipe.evaluate.batch_size, extent.trial_test // _EVALUATE_BATCHES))
     for name, settings in training_of(recipe).items():
@@ -167,9 +165,8 @@ def export_factor(note: str, settings: ExportSettings, extent: Extent) -> float:
     return of_run / of_trial if note.startswith("proving") else 1.0
 
 
-def _num_calibrated(settings: ExportSettings | None, extent: Extent) -> tuple[int, int]:
+def _num_calibrated(settings: ExportSettings, extent: Extent) -> tuple[int, int]:
     """Images that a run calibrates with, and its trial, which keeps as many and more to judge its files on."""
-    settings = settings or ExportSettings()
     wanted = min(extent.train, settings.calibration_images or _target_of(settings).int8.num_images)
     return wanted, max(_FEWEST_CALIBRATED, min(wanted, extent.trial_train // 4))
 

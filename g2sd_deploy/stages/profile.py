@@ -50,6 +50,6 @@ def _time_one(predictor: Predictor, batch: int, settings: ProfileSettings) -> di
     runner, pre = predictor.open(settings.threads), predictor.preprocessing
     pixels = np.random.default_rng(0).integers(0, 256, (batch, pre.image_px, pre.image_px, pre.num_channels), dtype=np.uint8)
     inputs = runner.prepare(pixels)
-    samples_ms = measure_latency(lambda: runner.forward(inputs), lambda: None, warmup=settings.warmup, repeats=settings.repeats)
+    samples_ms = measure_latency(lambda: runner.forward(inputs), warmup=settings.warmup, repeats=settings.repeats)
     described = {"runtime": runner.name, "version": runner.version, "batch": batch, "threads": settings.threads, "warmup": settings.warmup}
     return described | summarise(samples_ms, batch)

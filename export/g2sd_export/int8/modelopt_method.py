@@ -67,9 +67,9 @@ def modelopt_quantised(
         np.savez(folder / _IMAGES, **feed_of(model).of(images))  # type: ignore[arg-type]  # numpy types its own option alone
         (folder / _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        command = [sys.executable, "-m", "g2sd_export.int8.modelopt_method", name]
+        command = [sys.executable, "-m", __name__, name]
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        told = " ".join(done.stderr.split("\n")[-2:]).strip()
+        told = done.stderr.strip().rpartition("\n")[2]
         if done.returncode == _NOT_INSTALLED:
             raise ImportError(told)
         if done.returncode != 0:
