@@ -115,15 +115,27 @@ def _limit(lost: int, gained: int, num: int, *, inside: float, outside: float) -
     """The drop farthest from ``inside`` that is not rejected, by bisection: the score falls steadily from the one to the other."""
     for _ in range(60):
         middle = (inside + outside) / 2
-        if abs(_score(lost, gained, num, middle)) <= NORMAL_QUANTILE:
+        if abs(drop_score(lost, gained, num, middle)) <= NORMAL_QUANTILE:
             inside = middle
         else:
             outside = middle
     return (inside + outside) / 2
 
 
-def _score(lost: int, gained: int, num: int, drop: float) -> float:
-    """Tango's z: the counts against a true drop, with the share of gained images at its likeliest under that drop."""
+def drop_score(lost: int, gained: int, num: int, drop: float) -> float:
+    """Tango's z: the counts against a true drop, with the share of gained images at its likeliest under that drop.
+
+    Args:
+        lost: Images that were right and are wrong.
+        gained: Images that were wrong and are right.
+        num: Images that both answered, at least 1.
+        drop: A share in [-1, 1].
+
+    Returns:
+        Standard deviations by which the counts lie above what the drop lets expect.
+
+    Source: Tango 1998, as in `score_interval`.
+    """
     linear = -lost - gained + (2 * num - lost + gained) * drop
     constant = -gained * drop * (1 - drop)
     share_gained = (math.sqrt(linear**2 - 8 * num * constant) - linear) / (4 * num)

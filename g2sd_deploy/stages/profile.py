@@ -1,55 +1,63 @@
-"""Profile stage: latency of the teacher, the student and the file that ships, on this machine's CPU."""
+"""Profile stage: latency of the teacher, the student and the bundle's variants on this machine, beside the reference network."""
 
-from collections.abc import Callable
+import tempfile
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from g2sd_deploy.artifact import Made
-from g2sd_deploy.predictors import Predictor, bundle_predictor, classifier_predictor
+from g2sd_deploy.predictors import classifier_predictor
+from g2sd_deploy.profiling.candidate import Candidate
+from g2sd_deploy.profiling.layers import layer_tables, subjects_of_bundle
+from g2sd_deploy.profiling.profile import profile_of
+from g2sd_deploy.profiling.sessions import Plan
+from g2sd_deploy.profiling.subjects import Wanted, bundle_candidates, predictor_candidates
 from g2sd_deploy.settings import ProfileSettings
 from g2sd_deploy.stages.context import BUNDLE, CLASSIFIER_FILE, Context
-from g2sd_export.edge.timing import measure_latency, summarise
+from g2sd_export.bundle import open_bundle
+
+_LAYERS_SECONDS = 2.0
 
 
 def run(context: Context) -> Made:
-    """Time every predictor at every batch size."""
+    """Time everything in turns; a latency that is not to be believed says so, and fails nothing."""
     settings = context.recipe.profile
     assert settings is not None
-    cpu = torch.device("cpu")
-    predictors = [
-        (name, classifier_predictor(context.inputs[name].file(CLASSIFIER_FILE), cpu))
-        for name in ("teacher", "student")
-        if name in context.inputs
-    ]
-    predictors.append(("student", bundle_predictor(context.inputs["export"].folder / BUNDLE)))
-    return Made({}, timing={"rows": time_predictors(predictors, settings, context.progress.update)})
+    with tempfile.TemporaryDirectory(prefix="g2sd-profile.") as scratch:
+        candidates = _candidates(context, settings, Path(scratch))
+        found = profile_of(candidates, _plan(settings), context.progress.update)
+        if settings.layers:
+            found["layers"] = _layers(context, settings)
+    return Made({}, timing=found)
 
 
-def time_predictors(
-    predictors: list[tuple[str, Predictor]], settings: ProfileSettings, tick: Callable[[int, int, str], None]
-) -> list[dict[str, Any]]:
-    """Latency rows: the network alone, on prepared input that stays the same.
-
-    Args:
-        predictors: Name and model; one runner exists at a time, so that idle threads of one do not disturb another.
-        settings: Batches, threads, warm-up and repeats.
-        tick: Told (done, total, note) after each series.
-    """
-    cases = [(name, predictor, batch) for name, predictor in predictors for batch in settings.batches]
-    rows = []
-    for done, (name, predictor, batch) in enumerate(cases, 1):
-        row = _time_one(predictor, batch, settings)
-        rows.append({"model": name} | row)
-        tick(done, len(cases), f"{name} on {row['runtime']}, batch {batch}")
-    return rows
+def _candidates(context: Context, settings: ProfileSettings, scratch: Path) -> list[Candidate]:
+    """Teacher and student on torch, and every variant of the bundle."""
+    wanted = Wanted(settings.runtimes, {}, scratch)
+    found = []
+    for role in ("teacher", "student"):
+        if role in context.inputs:
+            predictor = classifier_predictor(context.inputs[role].file(CLASSIFIER_FILE), torch.device("cpu"))
+            found += predictor_candidates(role, predictor, wanted)
+    return found + bundle_candidates("student", open_bundle(context.inputs["export"].folder / BUNDLE), Wanted((), {}, scratch))
 
 
-def _time_one(predictor: Predictor, batch: int, settings: ProfileSettings) -> dict[str, Any]:
-    runner, pre = predictor.open(settings.threads), predictor.preprocessing
-    pixels = np.random.default_rng(0).integers(0, 256, (batch, pre.image_px, pre.image_px, pre.num_channels), dtype=np.uint8)
-    inputs = runner.prepare(pixels)
-    samples_ms = measure_latency(lambda: runner.forward(inputs), warmup=settings.warmup, repeats=settings.repeats)
-    described = {"runtime": runner.name, "version": runner.version, "batch": batch, "threads": settings.threads, "warmup": settings.warmup}
-    return described | summarise(samples_ms, batch)
+def _layers(context: Context, settings: ProfileSettings) -> list[dict[str, Any]]:
+    """Of the file that ships."""
+    bundle = open_bundle(context.inputs["export"].folder / BUNDLE)
+    subjects = subjects_of_bundle(bundle, [bundle.default], model="student")
+    seconds = min(_LAYERS_SECONDS, settings.seconds)
+    return layer_tables(subjects, batch=settings.batches[0], threads=settings.threads, seconds=seconds, tick=context.progress.update)
+
+
+def _plan(settings: ProfileSettings) -> Plan:
+    return Plan(
+        batches=settings.batches,
+        threads=(settings.threads,),
+        scenarios=settings.scenarios,
+        percentile=settings.percentile,
+        seconds=settings.seconds,
+        rate_per_s=settings.rate_per_s,
+        streams=settings.streams,
+    )

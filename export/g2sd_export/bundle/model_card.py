@@ -256,12 +256,26 @@ def _limits(facts: Mapping[str, Any]) -> Iterator[str]:
     yield "Probabilities are a softmax of the logits; a calibration error, where the proof holds one, tells how far to trust them."
     if not any(top1_of(variant) for variant in facts["variants"]):
         yield "Its accuracy is not recorded here."
+    if merging := facts["provenance"].get("token_merging"):
+        yield _merging(merging)
     for variant in facts["variants"]:
         if variant["verdict"] != "passed":
             yield f"`{variant['name']}` is not proven ({variant['verdict']}: {variant['reason']})."
     unknown = [key for key, value in facts["licences"].items() if value == "unknown"]
     if unknown:
         yield f"The licence of the {_words(unknown)} is not known; find it out before you pass the bundle on."
+
+
+def _merging(merging: Mapping[str, Any]) -> str:
+    """Tokens that are merged, and what that costs against the model that was trained."""
+    text = f"It merges tokens: each block takes {merging['merged_per_block']} patches away that are like others"
+    drop = merging.get("drop")
+    if drop is None:
+        return f"{text}; what that costs in accuracy is not known."
+    low, high = (100 * limit for limit in drop["interval"])
+    shares = f"{merging['top1_merged']:.2%} in place of {merging['top1_plain']:.2%}"
+    lost = f"{100 * drop['drop']:.2f} points lost (95 % interval {low:.2f} to {high:.2f})"
+    return f"{text}. Against the same model without merging, on the same {merging['num_images']} images, top-1 is {shares}: {lost}."
 
 
 def _made_from(provenance: Mapping[str, Any]) -> str:

@@ -112,7 +112,7 @@ def _metrics(variant: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[d
         images = f"{top1[1]} images" + (f" of {where}" if isinstance(where, str) else "")
         yield {"type": "top-1 accuracy", "value": f"{top1[0]:.6f}", "slice": f"{variant['name']}, {images}"}
     for key in ("p50_ms", "p99_ms"):
-        if key in latency:
+        if latency.get(key) is not None:
             yield {"type": f"latency {key}", "value": f"{latency[key]:.4f}", "slice": variant["name"]}
 
 

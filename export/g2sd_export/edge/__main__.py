@@ -1,7 +1,7 @@
 """``python -m edge``: prove the bundle on this machine, classify images with it, and time it.
 
-Exit status: 0 done or passed; 1 the self-test failed, or an image could not be classified; 2 a mistake in what was asked (one line on
-stderr).
+Exit status: 0 done or passed; 1 the self-test failed, an image could not be classified, or nothing could be timed; 2 a mistake in what was
+asked (one line on stderr). Latencies that are not to be believed are marked ``invalid``, and are no failure.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .command_line import Parser, complain, refuse
 from .errors import UserError
 
 _PROGRAM = "edge"
 _FROM_STDIN = "-"
+_PROGRESS_WIDTH = 40
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,6 +70,7 @@ def _add_selftest(commands: Any) -> None:
     )
     selftest.add_argument("--variant", metavar="NAME", help="which variant to run (default: the bundle's default)")
     selftest.add_argument("--all", action="store_true", help="run every variant; with --json, one object per line")
+    _add_threads(selftest)
     _add_common(selftest, _selftest)
 
 
@@ -78,22 +80,38 @@ def _add_predict(commands: Any) -> None:
     predict.add_argument("--list", action="store_true", help="- is a list of image files, one per line, instead of an image")
     predict.add_argument("--top-k", type=int, default=5, metavar="K", help="how many classes to show (default 5)")
     predict.add_argument("--variant", metavar="NAME", help="which variant to run (default: the bundle's default)")
+    _add_threads(predict)
     _add_common(predict, _predict)
 
 
 def _add_bench(commands: Any) -> None:
-    bench = commands.add_parser("bench", help="time the network: percentiles of its latency, and images per second")
+    bench = commands.add_parser("bench", help="time the network, and tell whether to believe the numbers")
     bench.add_argument("--variant", metavar="NAME", action="append", help="which variant; may be repeated (default: all that run here)")
-    bench.add_argument("--batch", type=int, default=1, metavar="N", help="images per call (default 1)")
-    bench.add_argument("--warmup", type=int, default=10, metavar="N", help="calls before anything is timed (default 10)")
-    bench.add_argument("--repeats", type=int, default=100, metavar="N", help="timed calls of each variant (default 100)")
+    bench.add_argument("--reference", metavar="NAME", help="also give the ratio of each variant's latency to this one's, timed in turn")
+    bench.add_argument("--batch", type=_numbers, default=(1,), metavar="N,...", help="images per call (default 1)")
+    bench.add_argument("--scenario", default="single_stream", metavar="NAME", help="single_stream (the default), offline or server")
+    bench.add_argument("--rate", type=float, metavar="N", help="calls per second, on average, of --scenario server")
+    bench.add_argument("--streams", type=int, metavar="N", help="calls at once, of --scenario offline and server (default 1)")
+    bench.add_argument("--percentile", type=float, default=99.0, metavar="P", help="the highest that is wanted (default 99)")
+    bench.add_argument("--seconds", type=float, default=30.0, metavar="S", help="the most time for each variant (default 30)")
+    bench.add_argument("--threads", type=_numbers, default=(None,), metavar="N,...", help="threads of the runtime (default: one per CPU)")
     _add_common(bench, _bench)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"wanted numbers with commas between them, as 1,8, not {text!r}") from None
+
+
+def _add_threads(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--threads", type=int, default=None, metavar="N", help="threads of the runtime (default: one per CPU)")
 
 
 def _add_common(command: argparse.ArgumentParser, function: Any) -> None:
     command.set_defaults(command=function)
     command.add_argument("--json", action="store_true", help="write JSON instead of text")
-    command.add_argument("--threads", type=int, default=None, metavar="N", help="threads of the runtime (default: one per CPU)")
     command.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent.parent, metavar="DIR", help="another bundle folder")
 
 
@@ -166,22 +184,25 @@ def _sources(images: Sequence[str], *, is_list: bool) -> Iterator[tuple[str, str
 
 def _bench(arguments: argparse.Namespace) -> int:
     from .bench import BenchSettings, run_bench
+    from .bench_text import lines_of
     from .manifest import open_bundle
+    from .measuring import MeasureSettings
 
-    settings = BenchSettings(arguments.batch, arguments.warmup, arguments.repeats, arguments.threads)
-    found = run_bench(open_bundle(arguments.bundle), settings, variants=arguments.variant or ())
-    width = max(len(result["variant"]) for result in found["results"])
-    lines = [f"{'variant':{width}}  p50 ms   p90 ms   p99 ms  images/s  runtime"]
-    for result in found["results"]:
-        name = f"{result['variant']:{width}}"
-        if "reason" in result:
-            lines.append(f"{name}  not timed: {result['reason']}")
-            continue
-        times = " ".join(f"{result[key]:8.3f}" for key in ("p50_ms", "p90_ms", "p99_ms"))
-        threads = f", {result['threads']} threads" if result["threads"] else ""
-        lines.append(f"{name}{times} {result['images_per_s']:9.1f}  {result['runtime']}{threads}, batch {result['batch']}")
-    _write(found, lines, as_json=arguments.json)
-    return 0
+    wanted = MeasureSettings(percentile=arguments.percentile, seconds=arguments.seconds, reference=arguments.reference)
+    settings = BenchSettings(arguments.batch, arguments.threads, arguments.scenario, arguments.rate, arguments.streams, wanted)
+    profile = run_bench(open_bundle(arguments.bundle), settings, variants=arguments.variant or (), tick=_progress(sys.stderr))
+    _write(profile, lines_of(profile), as_json=arguments.json)
+    return 0 if any(row["verdict"] != "not_run" for row in profile["rows"]) else 1
+
+
+def _progress(stream: TextIO) -> Callable[[int, int], None] | None:
+    """A line that is written over, for a person who waits; nothing for a file or a pipe."""
+    return (lambda done, total: _over(stream, f"{done} of {total} undisturbed rounds" if done < total else "")) if stream.isatty() else None
+
+
+def _over(stream: TextIO, text: str) -> None:
+    stream.write(f"\r{text:{_PROGRESS_WIDTH}}\r")
+    stream.flush()
 
 
 def _write(values: dict[str, Any], lines: Sequence[str], *, as_json: bool) -> None:

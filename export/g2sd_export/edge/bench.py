@@ -1,24 +1,26 @@
-"""How fast are a bundle's variants on this machine? Timed in turn, so that whatever else the machine does meets all of them alike."""
+"""How fast are a bundle's variants on this machine? A profile of them: latencies, and whether to believe each."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import UserError
-from .manifest import Bundle
-from .runner import Runner, available_cpus, describe
-from .timing import measure_in_turns, measure_latency, summarise
+from .machine import describe
+from .manifest import Bundle, Variant
+from .measuring import MeasureSettings, Session, Subject, Watch, measure, measure_offline, measure_server
+from .runner import Runner
+from .session import join_conditions
 
-ROUNDS = 5
-_WARMUP_OF_A_TURN = 2
+FORMAT = 1
+SCENARIOS = ("single_stream", "offline", "server")
+_PREPARE_CALLS = 20
+_NS_PER_MS = 1e6
 
 
 @dataclass(frozen=True)
@@ -26,24 +28,123 @@ class BenchSettings:
     """What to time.
 
     Attributes:
-        batch: Images per call.
-        warmup: Calls of each variant before anything is timed.
-        repeats: Timed calls of each variant, spread over rounds.
-        threads: Threads of a runtime on the CPU; None takes one per CPU this process may use.
+        batches: Images per call, each in turn.
+        threads: Threads of a runtime on the CPU, each in turn; None takes one per CPU this process may use.
+        scenario: ``single_stream``: one call after another; ``offline``: all streams at once; ``server``: calls that arrive at a rate.
+        rate_per_s: Calls per second of the server's scenario, on average; None in the others.
+        streams: Calls at once, offline and of the server; None stands for 1.
+        measuring: How much is wanted, and how long it may take; its reference is the name of a variant.
 
     Raises:
-        UserError: A number lies outside its range.
+        UserError: A number lies outside its range, or means nothing in the scenario.
     """
 
-    batch: int = 1
-    warmup: int = 10
-    repeats: int = 100
-    threads: int | None = None
+    batches: tuple[int, ...] = (1,)
+    threads: tuple[int | None, ...] = (None,)
+    scenario: str = "single_stream"
+    rate_per_s: float | None = None
+    streams: int | None = None
+    measuring: MeasureSettings = MeasureSettings()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        for key, least in (("batch", 1), ("warmup", 0), ("repeats", 1)):
-            if getattr(self, key) < least:
-                raise UserError(f"--{key} is {getattr(self, key)}; it must be at least {least}")
+        if self.scenario not in SCENARIOS:
+            raise UserError(f"--scenario is {self.scenario!r}; it must be one of {', '.join(SCENARIOS)}")
+        for key, values in (("batch", self.batches), ("threads", self.threads), ("streams", (self.streams,))):
+            for value in values:
+                if value is not None and value < 1:
+                    raise UserError(f"--{key} is {value}; it must be at least 1")
+        if (self.scenario == "server") != (self.rate_per_s is not None):
+            raise UserError("--rate and --scenario server go together: calls per second, on average; give both or neither")
+        if self.scenario == "single_stream" and self.streams is not None:
+            raise UserError("--streams is for --scenario offline and server; a single stream is one")
+        if self.scenario != "single_stream" and self.measuring.reference is not None:
+            raise UserError("--reference is for --scenario single_stream, where variants are timed in turn; leave it out")
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """One bundle on one machine.
+
+    Attributes:
+        bundle: Opened.
+        settings: What to time.
+        watch: Reads the machine.
+        tick: Told the rounds.
+    """
+
+    bundle: Bundle
+    settings: BenchSettings
+    watch: Watch
+    tick: Callable[[int, int], None] | None
+
+    def opened(self, variants: Sequence[Variant], threads: int | None, required: Sequence[str]) -> tuple[dict[str, Runner], dict[str, str]]:
+        """Runners by variant, and why others have none."""
+        runners: dict[str, Runner] = {}
+        reasons: dict[str, str] = {}
+        for variant in variants:
+            reason = self.bundle.refusal(variant)
+            if not reason:
+                try:
+                    runners[variant.name] = self.bundle.runner(threads=threads, variant=variant.name)
+                except UserError as error:
+                    reason = str(error)
+            if reason and variant.name in required:
+                raise UserError(reason)
+            if reason:
+                reasons[variant.name] = reason
+        return runners, reasons
+
+    def rows(self, runners: Mapping[str, Runner], batch: int) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+        """Rows by variant, and the conditions of each session."""
+        pixels = self.bundle.sample().images
+        pixels = np.ascontiguousarray(np.resize(pixels, (batch, *pixels.shape[1:])))
+        sessions = self._sessions([_subject(name, runner, pixels) for name, runner in runners.items()])
+        rows = {}
+        for name, measured in ((name, row) for session in sessions for name, row in session.rows.items()):
+            runner = runners[name]
+            described = self.described(self.bundle.variant(name), batch, getattr(runner, "threads", None))
+            told = {"version": runner.version, "provider": str(getattr(runner, "provider", ""))}
+            rows[name] = {**described, **told, **measured, "prepare_p50_ms": self._prepare_ms(runner, pixels)}
+        return rows, [session.conditions for session in sessions]
+
+    def described(self, variant: Variant, batch: int, threads: int | None) -> dict[str, Any]:
+        """What a row says of its variant, measured or not."""
+        return {
+            "model": self.bundle.name,
+            "variant": variant.name,
+            "runtime": variant.runtime,
+            "version": "",
+            "provider": "",
+            "precision": variant.precision,
+            "digest": self.bundle.digest,
+            "file_bytes": self.bundle.files[variant.file].bytes,
+            "batch": batch,
+            "threads": threads,
+        }
+
+    def not_run(self, variant: Variant, batch: int, threads: int | None, reason: str) -> dict[str, Any]:
+        """The row of a variant that this machine cannot run."""
+        told = {"scenario": self.settings.scenario, "verdict": "not_run", "reasons": [reason]}
+        return {**self.described(variant, batch, threads), **told}
+
+    def _sessions(self, subjects: Sequence[Subject]) -> list[Session]:
+        """All subjects in turn, or where each is to load the machine alone, one after another."""
+        settings, streams = self.settings, self.settings.streams or 1
+        if settings.scenario == "single_stream":
+            return [measure(subjects, settings.measuring, watch=self.watch, tick=self.tick)] if subjects else []
+        if settings.rate_per_s is None:
+            return [measure_offline(one, settings.measuring, streams=streams, watch=self.watch, tick=self.tick) for one in subjects]
+        timed = partial(measure_server, rate_per_s=settings.rate_per_s, settings=settings.measuring, streams=streams)
+        return [timed(one, watch=self.watch, tick=self.tick) for one in subjects]
+
+    def _prepare_ms(self, runner: Runner, pixels: npt.NDArray[np.uint8]) -> float:
+        clock = self.watch.system.clock
+        samples = []
+        for _ in range(_PREPARE_CALLS):
+            start = clock()
+            runner.prepare(pixels)
+            samples.append((clock() - start) / _NS_PER_MS)
+        return float(np.median(samples))
 
 
 def run_bench(
@@ -51,6 +152,7 @@ def run_bench(
     settings: BenchSettings = BenchSettings(),
     *,
     variants: Sequence[str] = (),
+    watch: Watch | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Time variants on the sample's images.
@@ -59,84 +161,48 @@ def run_bench(
         bundle: An opened bundle.
         settings: What to time.
         variants: Names; empty takes every variant that this machine can run and that did not fail its proof.
-        tick: Told the rounds that are done, and all of them.
+        watch: Reads the machine; None watches this one.
+        tick: Told the undisturbed rounds of the session that runs, and how many there will be at least.
 
     Returns:
-        JSON values: ``bundle`` (digest), ``machine``, and ``results``, one per variant: ``variant runtime threads batch`` and what
-        ``summarise`` gives of the network alone, from its prepared input to logits on the host; ``prepare_p50_ms``, the time to make that
-        input from decoded pixels. A variant that was not timed has ``reason`` instead of numbers.
+        A profile, as JSON values: ``format machine conditions reference rows layers``. A row is of the network alone, from its prepared
+        input to logits on the host; ``prepare_p50_ms`` is the time to make that input from decoded pixels. A variant that was not timed
+        has the verdict ``not_run`` and the reason in place of numbers.
 
     Raises:
-        UserError: A variant that was named cannot be run, or none can.
+        UserError: A variant that was named, or the reference, cannot be run.
     """
-    runners, reasons = _opened(bundle, settings, variants)
-    images = _batch_of(bundle.sample().images, settings.batch)
-    runs = {name: partial(runner.forward, runner.prepare(images)) for name, runner in runners.items()}
-    for run in runs.values():
-        measure_latency(run, warmup=settings.warmup, repeats=1)
-    samples = measure_in_turns(runs, _turns(settings.repeats), warmup=_WARMUP_OF_A_TURN, tick=tick)
-    measured = {name: _result(runner, chain.from_iterable(samples[name]), images, settings) for name, runner in runners.items()}
-    wanted = [name for name in (variant.name for variant in bundle.variants) if name in measured or name in reasons]
-    results = [{"variant": name, **measured.get(name, {"reason": reasons.get(name)})} for name in wanted]
-    return {"bundle": bundle.digest, "machine": _machine(), "results": results}
-
-
-def _opened(bundle: Bundle, settings: BenchSettings, names: Sequence[str]) -> tuple[dict[str, Runner], dict[str, str]]:
-    """Runners by variant, and why others have none."""
-    runners: dict[str, Runner] = {}
-    reasons: dict[str, str] = {}
-    for variant in [bundle.variant(name) for name in names] or bundle.variants:
-        reason = bundle.refusal(variant)
-        if not reason:
-            try:
-                runners[variant.name] = bundle.runner(threads=settings.threads, variant=variant.name)
-            except UserError as error:
-                reason = str(error)
-        if reason and names:
-            raise UserError(reason)
-        if reason:
-            reasons[variant.name] = reason
-    if not runners:
-        raise UserError("; ".join(reasons.values()))
-    return runners, reasons
-
-
-def _result(runner: Runner, samples_ms: Iterable[float], images: npt.NDArray[np.uint8], settings: BenchSettings) -> dict[str, Any]:
-    prepare_ms = measure_latency(lambda: runner.prepare(images), warmup=1, repeats=min(settings.repeats, 20))
+    bench = _Bench(bundle, settings, watch or Watch(), tick)
+    reference = settings.measuring.reference
+    required = list(dict.fromkeys([*variants, *([reference] if reference else [])]))
+    for name in required:
+        bundle.variant(name)
+    chosen = [variant for variant in bundle.variants if not variants or variant.name in required]
+    rows: list[dict[str, Any]] = []
+    conditions: list[dict[str, Any]] = []
+    for threads in settings.threads:
+        runners, reasons = bench.opened(chosen, threads, required)
+        if threads != settings.threads[0]:  # what has no threads, as on a GPU, was timed with the first number
+            runners = {name: runner for name, runner in runners.items() if getattr(runner, "threads", None) is not None}
+        for batch in settings.batches:
+            measured, found = bench.rows(runners, batch)
+            conditions += found
+            for variant in chosen:
+                if variant.name in measured:
+                    rows.append(measured[variant.name])
+                elif variant.name in reasons:
+                    rows.append(bench.not_run(variant, batch, threads, reasons[variant.name]))
     return {
-        "runtime": describe(runner),
-        "threads": getattr(runner, "threads", None),
-        "batch": settings.batch,
-        **summarise(list(samples_ms), settings.batch),
-        "prepare_p50_ms": float(np.median(prepare_ms)),
+        "format": FORMAT,
+        "machine": describe(bench.watch.system, bench.watch.gpu),
+        "conditions": join_conditions(conditions),
+        "reference": reference,
+        "rows": rows,
+        "layers": [],
     }
 
 
-def _turns(repeats: int) -> list[int]:
-    """Calls of each round; together they are all."""
-    rounds = min(ROUNDS, repeats)
-    return [repeats * (done + 1) // rounds - repeats * done // rounds for done in range(rounds)]
-
-
-def _batch_of(images: npt.NDArray[np.uint8], batch: int) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(np.resize(images, (batch, *images.shape[1:])))
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "processor": _processor(),
-        "cpus": available_cpus(),
-        "python": platform.python_version(),
-    }
-
-
-def _processor() -> str:
-    """Its name where the system tells it; ``platform`` alone says only ``x86_64`` on Linux."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 (no text file of ours)
-            names = [line.partition(":")[2].strip() for line in file if line.startswith(("model name", "Model"))]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor()
+def _subject(name: str, runner: Runner, pixels: npt.NDArray[np.uint8]) -> Subject:
+    inputs = runner.prepare(pixels)
+    phases = getattr(runner, "phases", None)
+    return Subject(name, len(pixels), partial(runner.forward, inputs), None if phases is None else partial(phases, inputs))

@@ -18,6 +18,9 @@ from .runner import Choices, available_cpus
 
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 
+OPTIMISED_GRAPH = "optimised.onnx"
+"""Name of the file in which a traced session leaves the graph that it runs."""
+
 _ORT_LOG_ERROR = 3  # ONNX Runtime's scale: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
 _CPU = "CPUExecutionProvider"
 # Parts of the names of operators that do the work; shapes and the like belong on the CPU even where a GPU computes.
@@ -60,7 +63,7 @@ class OnnxRunner:
         self.threads = threads or available_cpus()
         self.provider = provider
         with tempfile.TemporaryDirectory() as folder:
-            self.version, self._session = _open_session(model, self.threads, provider, folder)
+            self.version, self._session = open_session(model, self.threads, provider, folder)
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
             self.image_input = _image_input_of(self._session, choices.layout)
             self.image_input.check(preprocessing)
@@ -111,8 +114,19 @@ def refuse_work_on_the_cpu(profile: Iterable[Mapping[str, Any]], provider: str) 
         raise UserError(f"asked for {provider} and ONNX Runtime {what}; install the runtime and drivers that {provider} needs")
 
 
-def _open_session(model: Path | bytes, threads: int, provider: Provider, folder: str) -> tuple[str, Any]:
-    """Version of ONNX Runtime, and a session that, where it is not on the CPU, writes a profile into the folder."""
+def open_session(model: Path | bytes, threads: int, provider: Provider, folder: str, *, traced: bool = False) -> tuple[str, Any]:
+    """Version of ONNX Runtime, and a session on one provider and no other.
+
+    Args:
+        model: Path of the .onnx file, or its bytes.
+        threads: Threads inside an operator.
+        provider: The execution provider; where it is not the CPU's, the session writes a profile for ``refuse_work_on_the_cpu``.
+        folder: Where that profile is written.
+        traced: Also on the CPU, write a profile, and the graph as it was optimised (``OPTIMISED_GRAPH``).
+
+    Raises:
+        UserError: ONNX Runtime is absent or does not have the provider, or the file cannot be loaded.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -128,8 +142,10 @@ def _open_session(model: Path | bytes, threads: int, provider: Provider, folder:
     options.log_severity_level = _ORT_LOG_ERROR
     options.intra_op_num_threads = threads  # explicit: the default also pins threads, which containers refuse noisily
     options.inter_op_num_threads = 1
-    options.enable_profiling = provider != _CPU
+    options.enable_profiling = traced or provider != _CPU
     options.profile_file_prefix = str(Path(folder, "profile"))
+    if traced:
+        options.optimized_model_filepath = str(Path(folder, OPTIMISED_GRAPH))
     try:
         session = onnxruntime.InferenceSession(model, options, providers=[provider])
     except Exception as error:  # the runtime's own exception types share no public base class

@@ -65,10 +65,9 @@ class OpenVINORunner:
         self.threads = threads or available_cpus()
         self.inference_precision = inference_precision
         self.provider = f"{_DEVICE} {inference_precision}"
-        self._openvino, self.version = _import_openvino()
-        self._core = shared_core()
-        _refuse_missing_precision(self._core, inference_precision)
-        self._model = _read_model(self._core, model, self.version)
+        _, self.version = _import_openvino()
+        refuse_missing_precision(inference_precision)
+        self._model = read_model(model)
         self.metadata = _metadata_of(self._model)
         self.image_input = _image_input_of(self._model, choices.layout)
         self.image_input.check(preprocessing)
@@ -129,25 +128,42 @@ class OpenVINORunner:
                 shape[self.image_input.layout.index(letter)] = size
             model = model.clone()
             model.reshape({model.input(0).any_name: shape})
-        settings = {
-            "INFERENCE_PRECISION_HINT": self.inference_precision,
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": self.threads,
-        }
-        try:
-            compiled = self._core.compile_model(model, _DEVICE, settings)
-        except RuntimeError as error:
-            raise UserError(f"OpenVINO {self.version} cannot compile the model ({' '.join(str(error).split())})") from error
-        active = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        if active != self.inference_precision:
-            raise UserError(f"asked for {self.inference_precision} and OpenVINO {self.version} chose {active}; it cannot be trusted here")
-        return compiled
+        return compile_model(model, threads=self.threads, inference_precision=self.inference_precision)
 
     def _counted_classes(self) -> int:
         """Length of a row of logits where the graph does not say it."""
         pre = self.preprocessing
         return int(self.infer(np.zeros((1, pre.image_px, pre.image_px, pre.num_channels), np.uint8)).shape[1])
+
+
+def compile_model(model: Any, *, threads: int, inference_precision: str, counters: bool = False) -> Any:
+    """A model that the core has read, ready to run one call at a time, in the arithmetic that was asked for and no other.
+
+    Args:
+        model: As ``shared_core().read_model`` gives it.
+        threads: Threads of one forward pass.
+        inference_precision: Arithmetic of the layers that the file leaves in floating point.
+        counters: Put a clock on each layer.
+
+    Raises:
+        UserError: OpenVINO refuses the model, or would compute in another arithmetic.
+    """
+    _, version = _import_openvino()
+    settings = {
+        "INFERENCE_PRECISION_HINT": inference_precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        **({"PERF_COUNT": True} if counters else {}),
+    }
+    try:
+        compiled = shared_core().compile_model(model, _DEVICE, settings)
+    except RuntimeError as error:
+        raise UserError(f"OpenVINO {version} cannot compile the model ({' '.join(str(error).split())})") from error
+    active = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if active != inference_precision:
+        raise UserError(f"asked for {inference_precision} and OpenVINO {version} chose {active}; it cannot be trusted here")
+    return compiled
 
 
 @lru_cache(maxsize=None)
@@ -172,7 +188,9 @@ def _import_openvino() -> tuple[Any, str]:
     return openvino, str(openvino.__version__).split("-")[0]
 
 
-def _refuse_missing_precision(core: Any, precision: str) -> None:
+def refuse_missing_precision(precision: str) -> None:
+    """Raise UserError unless this processor, and this OpenVINO, compute in ``precision``."""
+    core = shared_core()
     if precision not in get_args(InferencePrecision):
         raise UserError(f"inference_precision is {precision!r}; it must be one of {', '.join(get_args(InferencePrecision))}")
     offered = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
@@ -182,12 +200,18 @@ def _refuse_missing_precision(core: Any, precision: str) -> None:
         raise UserError(f"this processor ({processor}) does not compute in BF16, only in {have}; take a variant in another precision")
 
 
-def _read_model(core: Any, model: Path | bytes, version: str) -> Any:
+def read_model(model: Path | bytes) -> Any:
+    """An ONNX model as OpenVINO's own.
+
+    Raises:
+        UserError: There is no such file, or OpenVINO cannot load it.
+    """
+    _, version = _import_openvino()
     name = "the ONNX model in memory" if isinstance(model, bytes) else str(model)
     if not isinstance(model, bytes) and not model.is_file():
         raise UserError(f"{name}: no such ONNX file")
     try:
-        return core.read_model(model)
+        return shared_core().read_model(model)
     except RuntimeError as error:
         raise UserError(f"{name}: OpenVINO {version} cannot load it ({' '.join(str(error).split())})") from error
 

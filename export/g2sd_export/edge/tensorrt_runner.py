@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import importlib
 import threading
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,12 @@ from .runner import Choices
 
 _PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8"}
+_PHASES = ("to_device_ms", "compute_ms", "from_device_ms")
+_MS = 1000.0
+
+
+def _unmarked() -> None:
+    """Nobody wants to know when a part of a call is done."""
 
 
 class DeviceMemory(Protocol):
@@ -183,7 +190,35 @@ class TensorRTRunner:
         """uint8 [B, H, W, C] to float32 logits [B, num_classes]."""
         return self.forward(self.prepare(images))
 
-    def _run(self, part: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def phases(self, inputs: npt.NDArray[Any]) -> dict[str, float]:
+        """One call with its parts waited for: copies to the GPU, computing, and copies back, in ms."""
+        marks: list[float] = []
+
+        def mark() -> None:
+            self._memory.wait()
+            marks.append(time.perf_counter())
+
+        with self._lock:
+            in_parts(inputs, self._engine.profiles[-1].most, lambda part: self._run(part, mark))
+        parts = range(0, len(marks), len(_PHASES) + 1)
+        return {name: _MS * sum(marks[part + i + 1] - marks[part + i] for part in parts) for i, name in enumerate(_PHASES)}
+
+    @property
+    def trt(self) -> Any:
+        """The TensorRT module that opened the engine."""
+        return self._engine.trt
+
+    def watched_by(self, profiler: Any) -> None:
+        """Report the time of each layer to an ``IProfiler`` of TensorRT's; None reports no longer."""
+        self._context.profiler = profiler
+
+    def inspected(self) -> str:
+        """JSON of the engine's layers with the shapes of the latest call, as TensorRT's inspector tells them."""
+        inspector = self._engine.engine.create_engine_inspector()
+        inspector.execution_context = self._context
+        return str(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
+
+    def _run(self, part: npt.NDArray[Any], mark: Callable[[], None] = _unmarked) -> npt.NDArray[np.float32]:
         engine, name = self._engine, self._engine.image.name
         profile = next(profile for profile in engine.profiles if profile.most >= len(part))
         self._use(profile)
@@ -193,10 +228,14 @@ class TensorRTRunner:
         for tensor, array in ((name, values), *answers.items()):
             address = self._room_for(tensor, array.nbytes)
             self._expect(self._context.set_tensor_address(tensor, address), f"the memory of {tensor!r}")
+        mark()
         self._memory.upload(self._buffers[name][0], values)
+        mark()
         self._expect(self._context.execute_async_v3(self._memory.stream), "to execute")
+        mark()
         self._memory.download(answers[engine.output], self._buffers[engine.output][0])
         self._memory.wait()
+        mark()
         return answers[engine.output][: len(part)].astype(np.float32)
 
     def _use(self, profile: Profile) -> None:
@@ -273,7 +312,7 @@ class _CudaPythonMemory:
         error, *values = result
         if error != self._runtime.cudaError_t.cudaSuccess:
             reason = self._runtime.cudaGetErrorString(error)[1].decode()
-            raise UserError(f"TensorRT needs a working NVIDIA GPU, and CUDA says: {reason}; run this where nvidia-smi shows one")
+            raise UserError(f"no working NVIDIA GPU here, CUDA says: {reason}; run this where nvidia-smi shows one")
         return tuple(values)
 
 
@@ -287,7 +326,7 @@ class _TorchMemory:
     def __init__(self, torch: ModuleType) -> None:
         self._torch: Any = torch
         if not torch.cuda.is_available():
-            raise UserError("TensorRT needs a working NVIDIA GPU, and torch finds none; run this where nvidia-smi shows one")
+            raise UserError("no working NVIDIA GPU here, torch finds none; run this where nvidia-smi shows one")
         self._stream = torch.cuda.Stream()
         self.stream = int(self._stream.cuda_stream)
         self._buffers: dict[int, Any] = {}

@@ -17,7 +17,7 @@ from ..int8.sensitivity import sensitivities
 from ..proof import BATCH
 from ..targets import Candidate
 from .material import TrainingImages
-from .race import RaceSettings, race
+from .race import race
 from .runtimes import open_candidate, why_not
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class _Judge:
     def of(self, files: Sequence[Quantised]) -> Any:
         """A function from a file to its score; all of them are timed in turn, so that their latencies compare."""
         runners = {str(file.path): self._open(file) for file in files if file.info is not None}
-        found = race(runners, RaceSettings(batch=self.shop.target.batch.best, rounds=3)) if self.timed and runners else {}
+        found = race(runners, self.shop.race_settings) if self.timed and runners else {}
         for name, runner in runners.items():
             self._scores[name] = self._scored(runner, float(found[name]["p50_ms"]) if name in found else None)
         return lambda file: self._scores[str(file.path)]

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from ..edge.measuring import MeasureSettings, Subject, Watch, measure
 from ..edge.runner import Runner
-from ..edge.timing import measure_in_turns, summarise
 
-ROUNDS = 7
-"""Turns of each runner; an odd number has a middle one."""
-CALLS = 12
-"""Timed calls of a turn."""
-_WARMUP = 3
+_KEPT = ("verdict", "reasons", "p50_ms", "p90_ms", "p99_ms", "mean_ms", "min_ms", "images_per_s", "num_samples")
 
 
 @dataclass(frozen=True)
@@ -24,40 +21,45 @@ class RaceSettings:
 
     Attributes:
         batch: Images per call.
-        rounds: Turns of each runner.
-        calls: Timed calls of a turn; a few more before them are not timed.
+        seconds: The most time for each runner: a choice among runtimes takes less certainty than a number to publish.
+        percentile: The highest that is wanted; with enough samples for it, and a precise median, it ends earlier.
     """
 
     batch: int = 1
-    rounds: int = ROUNDS
-    calls: int = CALLS
+    seconds: float = 4.0
+    percentile: float = 90.0
 
 
 def race(
-    runners: Mapping[str, Runner], settings: RaceSettings = RaceSettings(), *, tick: Callable[[int, int], None] | None = None
-) -> dict[str, dict[str, float | int]]:
-    """Time the networks in turn, A B C A B C.
+    runners: Mapping[str, Runner],
+    settings: RaceSettings = RaceSettings(),
+    *,
+    watch: Watch | None = None,
+    tick: Callable[[int, int], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Time the networks in turn, A B C, B C A.
 
     Args:
-        runners: By name; all of them stay open, and none runs while another is timed.
+        runners: By name, at least one; all of them stay open, and none runs while another is timed.
         settings: How long.
-        tick: Told the turns that are done, and all of them.
+        watch: Reads the machine; None watches this one.
+        tick: Told the undisturbed rounds so far, and how many there will be at least.
 
     Returns:
-        By name: what ``summarise`` gives of all calls, with ``p50_ms`` replaced by the median over turns of each turn's median, which one
-        disturbed turn does not move; ``spread`` is the range of the turns' medians over their median; and ``batch``.
+        By name: ``verdict`` and ``reasons`` (is the number to be believed?), ``p50_ms p90_ms p99_ms`` (None with too few samples for it),
+        ``mean_ms min_ms images_per_s num_samples``; ``spread``, the range of the rounds' medians over their median; and ``batch``.
     """
-    prepared = {name: runner.prepare(_images(runner, settings.batch)) for name, runner in runners.items()}
-    runs = {name: partial(runner.forward, prepared[name]) for name, runner in runners.items()}
-    samples = measure_in_turns(runs, [settings.calls] * settings.rounds, warmup=_WARMUP, tick=tick)
-    return {name: _summary(turns, settings.batch) for name, turns in samples.items()}
+    subjects = [
+        Subject(name, settings.batch, partial(runner.forward, runner.prepare(_images(runner, settings.batch))))
+        for name, runner in runners.items()
+    ]
+    session = measure(subjects, MeasureSettings(settings.percentile, settings.seconds), watch=watch, tick=tick)
+    return {name: _summary(row, settings.batch) for name, row in session.rows.items()}
 
 
-def _summary(turns: list[list[float]], batch: int) -> dict[str, float | int]:
-    medians = np.array([np.median(turn) for turn in turns])
-    middle = float(np.median(medians))
-    found = summarise([sample for turn in turns for sample in turn], batch)
-    return {**found, "p50_ms": middle, "spread": float(np.ptp(medians)) / middle, "batch": batch}
+def _summary(row: Mapping[str, Any], batch: int) -> dict[str, Any]:
+    medians = np.array(row["round_p50_ms"])
+    return {**{key: row[key] for key in _KEPT}, "spread": float(np.ptp(medians) / np.median(medians)), "batch": batch}
 
 
 def _images(runner: Runner, batch: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

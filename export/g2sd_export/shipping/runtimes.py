@@ -76,7 +76,9 @@ def _no_provider(provider: str) -> str:
     have = onnxruntime.get_available_providers()
     if provider not in have:
         return f"ONNX Runtime {onnxruntime.__version__} has no {provider} on this machine; it offers {', '.join(have)}"
-    return "" if provider == "CPUExecutionProvider" else _no_gpu()
+    if provider == "CPUExecutionProvider" or not (missing := _no_gpu()):
+        return ""
+    return f"{provider}: {missing}"
 
 
 def _no_bfloat16() -> str:

@@ -45,7 +45,7 @@ class Way:
     proof: Proof | None
     runner: Runner | None
     settings: dict[str, Any]
-    latency: dict[str, float | int] | None = None
+    latency: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -121,12 +121,15 @@ def ship(
         UserError: A file cannot be made from this model at all, or INT8 is asked for and there are no training images.
     """
     told = tick or (lambda done, total, note: None)
-    workshop = Workshop(material, target, folder, told)
+    timing = replace(race_settings or RaceSettings(), batch=target.batch.best)
+    workshop = Workshop(material, target, folder, told, timing)
     told(0, 1, "proving the float file")
     base = _prove_base(material, target, reference, workshop, told, ece)
     prover = _Prover(material, target, workshop, base, told, ece, dict(base.answers))
     ways = [prover.way(candidate) for candidate in target.candidates]
-    ways = _timed(ways, target, race_settings or RaceSettings(), told)
+    ways = _timed(ways, target, timing, told)
+    if doubts := list(dict.fromkeys(reason for way in ways for reason in (way.latency or {}).get("reasons", ()))):
+        workshop.remarks["latency"] = f"the latencies are an indication only: {'; '.join(doubts)}"
     outcomes = choose([way.outcome for way in ways])
     ways = [replace(way, outcome=outcome) for way, outcome in zip(ways, outcomes, strict=True)]
     verdict, reason = _verdict(ways, base)
@@ -259,11 +262,11 @@ def _timed(ways: Sequence[Way], target: Target, settings: RaceSettings, told: Ti
     if target.machine not in ("any", platform.machine()):
         return list(ways)
     runners = {way.name: way.runner for way in ways if way.runner is not None and way.outcome.verdict == "passed"}
-    found = race(runners, replace(settings, batch=target.batch.best), tick=_noted(told, "timing")) if runners else {}
+    found = race(runners, settings, tick=_noted(told, "timing")) if runners else {}
     return [_with_latency(way, found[way.name], target.threads) if way.name in found else way for way in ways]
 
 
-def _with_latency(way: Way, latency: dict[str, float | int], threads: int) -> Way:
+def _with_latency(way: Way, latency: dict[str, Any], threads: int) -> Way:
     return replace(way, latency={**latency, "threads": threads}, outcome=replace(way.outcome, p50_ms=float(latency["p50_ms"])))
 
 

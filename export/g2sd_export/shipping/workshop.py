@@ -16,6 +16,7 @@ from ..edge.manifest import record_of
 from ..targets import Candidate, Target
 from .material import Material
 from .quantising import accepted_int8
+from .race import RaceSettings
 
 _NUM_MEASURED = 16
 """Images on which it is measured what must stay in float32."""
@@ -51,14 +52,18 @@ class Workshop:
         target: What the device needs.
         folder: Model files go into its folder ``models``, what is tried on the way into others.
         told: Told (done, total, note).
+        race_settings: How long files among which one is chosen are timed.
 
     Attributes:
         notes: How files were made, the same at every run: quantisers that were tried, layers that stayed in float.
         remarks: Why they were made so, with what was timed, by number format.
     """
 
-    def __init__(self, material: Material, target: Target, folder: Path, told: Callable[[int, int, str], None]) -> None:
+    def __init__(
+        self, material: Material, target: Target, folder: Path, told: Callable[[int, int, str], None], race_settings: RaceSettings
+    ) -> None:
         self.material, self.target, self.told = material, target, told
+        self.race_settings = race_settings
         self.scratch, self.models = folder, folder / "models"
         self.models.mkdir(parents=True, exist_ok=True)
         self.notes: dict[str, Any] = {}

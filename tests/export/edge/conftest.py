@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import shutil
@@ -172,3 +173,65 @@ def bundle(pristine_bundle: Path, tmp_path: Path) -> Path:
 def reseal() -> Callable[[Path, Callable[[dict[str, Any]], object]], Path]:
     """``resealed``: change a manifest as somebody would who corrects every digest."""
     return resealed
+
+
+class FakeMachine:
+    """A machine whose time passes only when something works on it: files in memory, a clock, and neighbours that use its processors."""
+
+    name = "Linux"
+    process = 7
+
+    def __init__(self, num_cpus: int = 2) -> None:
+        self.files: dict[str, str] = {}
+        self.commands: dict[str, str] = {}
+        self.num_cpus = num_cpus
+        self.now_s = self.own_s = self.others_s = self.stolen_s = 0.0
+        self.others: Callable[[float], float] = lambda now_s: 0.0
+        self.stolen: Callable[[float], float] = lambda now_s: 0.0
+        self.has_stat = True
+
+    def work(self, ms: float, *, cpus: float = 1.0) -> None:
+        """Time passes, in steps, while we use processors and others use theirs."""
+        for _ in range(max(1, round(ms))):
+            step_s = ms / 1000 / max(1, round(ms))
+            self.own_s += cpus * step_s
+            self.others_s += self.others(self.now_s) * step_s
+            self.stolen_s += self.stolen(self.now_s) * step_s
+            self.now_s += step_s
+
+    def sleep(self, seconds: float) -> None:
+        self.work(1000 * seconds, cpus=0.0)
+
+    def clock(self) -> int:
+        return round(self.now_s * 1e9)
+
+    def own_cpu_s(self) -> float:
+        return self.own_s
+
+    def cpus(self) -> tuple[int, ...]:
+        return tuple(range(self.num_cpus))
+
+    def text(self, path: str) -> str | None:
+        if path == "proc/stat" and self.has_stat:
+            busy, stolen = round(100 * (self.own_s + self.others_s)), round(100 * self.stolen_s)
+            return f"cpu  1 2 3\ncpu0 {busy} 0 0 999 5 0 0 {stolen} 0 0\ncpu1 0 0 0 999 5 0 0 0 0 0\nintr 1"
+        return self.files.get(path)
+
+    def number(self, path: str) -> float | None:
+        try:
+            return float(self.files[path])
+        except (KeyError, ValueError):
+            return None
+
+    def paths(self, pattern: str) -> list[str]:
+        places = {"/".join(path.split("/")[: count + 1]) for path in self.files for count in range(path.count("/") + 1)}
+        return sorted(path for path in places if path.count("/") == pattern.count("/") and fnmatch.fnmatchcase(path, pattern))
+
+    def command(self, *words: str) -> str | None:
+        return self.commands.get(" ".join(words))
+
+
+@pytest.fixture
+def machine() -> FakeMachine:
+    """Two idle processors."""
+    return FakeMachine()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from g2sd_export.edge.__main__ import _progress
 
 Reseal = Callable[[Path, Callable[[dict[str, Any]], object]], Path]
 
@@ -104,7 +107,12 @@ def test_a_class_name_prints_on_a_terminal_that_is_not_utf8(pristine_bundle: Pat
         (["predict"], r"the following arguments are required: IMAGE"),
         (["predict", "sample.png", "--bundle", "edge"], r"manifest.json: missing, so this is no bundle"),
         (["selftest", "--all", "--variant", "fp32-openvino"], r"--all and --variant exclude each other"),
-        (["bench", "--repeats", "0"], r"--repeats is 0; it must be at least 1"),
+        (["bench", "--batch", "0"], r"--batch is 0; it must be at least 1"),
+        (["bench", "--batch", "1,x"], r"argument --batch: wanted numbers with commas between them, as 1,8, not '1,x'"),
+        (["bench", "--seconds", "0"], r"the seconds to measure are 0; they must be above 0"),
+        (["bench", "--percentile", "100"], r"the percentile is 100; it must be above 0 and at most 99.99"),
+        (["bench", "--scenario", "server"], r"--rate and --scenario server go together"),
+        (["bench", "--reference", "int8"], r"has no variant 'int8'"),
         (["pedict", "sample.png"], r"invalid choice: 'pedict'"),
         ([], r"the following arguments are required: COMMAND"),
     ],
@@ -189,14 +197,36 @@ def test_every_variant_can_be_tested_and_told_as_json_lines(pristine_bundle: Pat
     assert {result["verdict"] for result in results} <= {"passed", "not_run"} and done.returncode == 0
 
 
-def test_bench_writes_a_line_per_variant_or_one_json_object(pristine_bundle: Path) -> None:
-    options = ("--variant", "fp32-onnxruntime", "--repeats", "4", "--warmup", "1", "--threads", "1", "--batch", "2")
+def test_bench_writes_a_line_per_variant_or_one_profile_as_json(pristine_bundle: Path) -> None:
+    options = ("--variant", "fp32-onnxruntime", "--seconds", "0.2", "--percentile", "50", "--threads", "1", "--batch", "1,2")
     done = edge(pristine_bundle, "bench", *options)
-    assert done.returncode == 0 and re.search(
-        r"fp32-onnxruntime +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+  onnxruntime .* 1 threads, batch 2", done.stdout
-    )
-    (result,) = json.loads(edge(pristine_bundle, "bench", "--json", *options).stdout)["results"]
-    assert result["num_samples"] == 4 and result["batch"] == 2
+    assert done.returncode == 0 and done.stderr == ""
+    assert len(re.findall(r"^fp32-onnxruntime +[12] +1 .* (?:in)?valid, onnxruntime [\d.]+ CPUExecutionProvider$", done.stdout, re.M)) == 2
+    profile = json.loads(edge(pristine_bundle, "bench", "--json", *options).stdout)
+    assert [(row["batch"], row["threads"]) for row in profile["rows"]] == [(1, 1), (2, 1)]
+    assert profile["format"] == 1 and profile["conditions"]["num_rounds"] >= 2 and "onnxruntime" in profile["machine"]["libraries"]
+
+
+def test_progress_is_for_a_terminal_and_is_gone_at_the_end() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    tick = _progress(terminal)
+    assert tick is not None and _progress(io.StringIO()) is None
+    tick(3, 10)
+    assert terminal.getvalue().strip() == "3 of 10 undisturbed rounds"
+    tick(10, 10)
+    assert terminal.getvalue().split("\r")[-2].strip() == ""
+
+
+def test_bench_fails_with_status_1_only_where_nothing_could_be_timed(pristine_bundle: Path, tmp_path: Path) -> None:
+    for package in ("onnxruntime", "openvino"):
+        (tmp_path / f"{package}.py").write_text(f"raise ImportError('no {package} here', name='{package}')")
+    done = edge(pristine_bundle, "bench", "--seconds", "0.2", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1 and done.stdout.count("not timed") == 3 and "no openvino here" in done.stdout
+    assert "nothing was measured" in done.stdout and done.stderr == ""
 
 
 def test_predict_refuses_a_changed_bundle(bundle: Path) -> None:

@@ -297,6 +297,26 @@ def test_four_threads_at_once_take_turns_and_get_the_bits_that_one_gets(machine:
             np.testing.assert_array_equal(got, want)
 
 
+def test_copies_and_computing_are_waited_for_and_told_apart(machine: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    class SlowCuda(Cuda):
+        """Each copy to the GPU takes 1 s, computing 5 s, each copy back 2 s, and a launch nothing."""
+
+        now, done = 0.0, 0
+
+        def cudaStreamSynchronize(self, stream: int) -> tuple[int]:  # noqa: N802
+            for _ in self.queue:
+                self.now += (1.0, 5.0, 2.0)[self.done % 3]
+                self.done += 1
+            return super().cudaStreamSynchronize(stream)
+
+    cuda = SlowCuda()
+    runner = Engine(machine(cuda=cuda)).runner(PRE)
+    monkeypatch.setattr(tensorrt_runner.time, "perf_counter", lambda: cuda.now)
+    assert runner.phases(runner.prepare(images(2))) == {"to_device_ms": 1000.0, "compute_ms": 5000.0, "from_device_ms": 2000.0}
+    assert runner.phases(runner.prepare(images(9))) == {"to_device_ms": 3000.0, "compute_ms": 15000.0, "from_device_ms": 6000.0}
+    np.testing.assert_allclose(runner.infer(images(3)), expected(3), atol=1e-5)
+
+
 def test_the_package_that_built_the_engine_is_found_and_named(machine: Callable[..., Path]) -> None:
     assert Engine(machine(packages=("tensorrt", "tensorrt_rtx"), refusing=("tensorrt",))).name == "tensorrt_rtx"
     with pytest.raises(
@@ -315,7 +335,7 @@ def test_what_is_missing_is_said_in_one_line(machine: Callable[..., Path], tmp_p
     no_driver, no_gpu = Cuda(), Cuda()
     no_driver.count, no_gpu.count = (35, 0), (0, 0)
     with pytest.raises(
-        UserError, match=r"model.engine: TensorRT needs a working NVIDIA GPU, and CUDA says: error 35; run this where nvidia-smi shows one"
+        UserError, match=r"model.engine: no working NVIDIA GPU here, CUDA says: error 35; run this where nvidia-smi shows one"
     ):
         Engine(machine(cuda=no_driver))
     with pytest.raises(UserError, match="needs an NVIDIA GPU, and this machine has none"):

@@ -1,0 +1,1 @@
+"""Latency of anything that predicts, over every runtime that this machine has."""
