@@ -19,9 +19,9 @@ from g2sd_deploy.report.measures import (
     severity_reach,
 )
 from g2sd_deploy.report.papers import IMAGENET_VAL, PaperRow, is_imagenet, paper_row
-from g2sd_deploy.report.results import not_run
 from g2sd_deploy.report.scores import Evaluation, Interval, ModelScores, shown_name
 from g2sd_deploy.report.summary import STAGES_THAT_TRAIN, RunSummary
+from g2sd_deploy.report.verdicts import not_run
 
 
 def accuracy_section(run: RunSummary) -> Section:
@@ -123,7 +123,7 @@ def _corruption_bars(evaluation: Evaluation, models: Sequence[ModelScores]) -> C
         )
         for index, scores in enumerate(models)
     ]
-    told = "Top-1 accuracy of each model on clean images and under each corruption; the table holds the numbers."
+    told = "Top-1 accuracy of each model on clean images and under each corruption"
     drawn = charts.top1_bars("robustness", [name for name, _ in conditions], bars, told)
     caption = "Top-1; longer bars are better." + (" Lines: 95 % intervals." if any(ends for bar in bars for ends in bar.intervals) else "")
     return Chart("Top-1 under corruption", drawn, caption)

@@ -36,8 +36,7 @@ def similarity_map(name: str, pair: LayerPair) -> str:
         equal = [value for value in pair.at_equal_depth() if value is not None]
         mean = formatting.significant(sum(equal) / len(equal)) if equal else "unknown"
         sizes = f"{len(pair.rows)} layers of {pair.reference} and {len(pair.columns)} of {pair.name}"
-        told = f"CKA between {sizes}; at equal depth {mean} on average."
-        return inline_svg(drawn, name, told)
+        return inline_svg(drawn, name, f"CKA of {pair.name} and {pair.reference}", f"Between {sizes}; at equal depth {mean} on average.")
 
 
 def distance_dots(name: str, found: HeadDistances, series: str, top_px: float) -> str:
@@ -65,8 +64,8 @@ def distance_dots(name: str, found: HeadDistances, series: str, top_px: float) -
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)
         first, last = formatting.significant(means[0]), formatting.significant(means[-1])
-        told = f"Attention distance of {found.name} over {len(found.px)} blocks; mean of the heads from {first} px to {last} px."
-        return inline_svg(drawn, name, told)
+        told = f"Over {len(found.px)} blocks; mean of the heads from {first} px to {last} px."
+        return inline_svg(drawn, name, f"Attention distance of {found.name}", told)
 
 
 def _shades(values: Sequence[Sequence[float | None]]) -> list[list[tuple[float, float, float, float]]]:

@@ -51,8 +51,8 @@ def reliability_diagram(name: str, model: str, series: str, bins: Sequence[Bin])
         axes.set_title("accuracy", loc="left", fontsize=10.5, color=COLOURS["muted"])
         worst = max(abs(accuracy - confidence) for _, confidence, accuracy in filled)
         gap = formatting.percent(worst, 1)
-        told = f"Reliability of {model} in {len(filled)} bins of confidence; the largest gap to the diagonal is {gap}."
-        return inline_svg(drawn, name, told)
+        told = f"In {len(filled)} bins of confidence; the largest gap to the diagonal is {gap}."
+        return inline_svg(drawn, name, f"Reliability of {model}", told)
 
 
 def risk_coverage_curves(name: str, curves: Sequence[tuple[str, str, RiskCoverage]]) -> str:
@@ -63,17 +63,17 @@ def risk_coverage_curves(name: str, curves: Sequence[tuple[str, str, RiskCoverag
         curves: Model, colour and curve; at least one.
     """
     lines = [Line(model, series, curve.coverage, curve.risk) for model, series, curve in curves]
-    return line_chart(name, lines, ("images decided, surest first", "wrong decisions"), "Risk over coverage of each model.", (280, 250))
+    return line_chart(name, lines, ("images decided, surest first", "wrong decisions"), "Risk over coverage", (280, 250))
 
 
-def line_chart(name: str, lines: Sequence[Line], axis_titles: tuple[str, str], description: str, size_px: tuple[int, int]) -> str:
+def line_chart(name: str, lines: Sequence[Line], axis_titles: tuple[str, str], title: str, size_px: tuple[int, int]) -> str:
     """Curves of fractions, with bands where there are intervals.
 
     Args:
         name: Of the chart, unique within the page.
         lines: At least one.
         axis_titles: Of x and of y.
-        description: For readers who do not see it.
+        title: For readers who do not see it.
         size_px: Width and height.
     """
     with figure(*size_px) as drawn:
@@ -88,7 +88,8 @@ def line_chart(name: str, lines: Sequence[Line], axis_titles: tuple[str, str], d
         axes.set_ylim(bottom=0)
         axes.set_title(axis_titles[1], loc="left", fontsize=10.5, color=COLOURS["muted"])
         legend(drawn, [line.model for line in lines], size_px[0])
-        return inline_svg(drawn, name, description)
+        ends = (f"{line.model} from {formatting.percent(line.y[0], 1)} to {formatting.percent(line.y[-1], 1)}" for line in lines)
+        return inline_svg(drawn, name, title, f"{axis_titles[1].capitalize()} over {axis_titles[0]}: {'; '.join(ends)}.")
 
 
 def _percent_axes(axes: Axes, x_title: str) -> None:

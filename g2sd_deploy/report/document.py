@@ -7,7 +7,8 @@ from g2sd_deploy.report.formatting import MISSING
 
 _PAIRED_COLUMNS = 5  # a wider table would have to be scrolled
 
-Tone = Literal["plain", "good", "bad", "idle"]
+Tone = Literal["plain", "good", "bad", "idle", "void"]  # void: numbers that may not be used are struck
+Outcome = Literal["passed", "failed", "valid", "invalid", "not_run"]
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Charts side by side."""
+    """Charts side by side; `wide` ones need more room each."""
 
     charts: tuple[Chart, ...]
+    wide: bool = False
     kind: Literal["gallery"] = "gallery"
 
 
@@ -151,13 +153,30 @@ class KeyFigure:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What was judged, how, why, and in which section; `parts` are the verdicts that it sums up, by name."""
+
+    subject: str
+    outcome: Outcome
+    reason: str
+    anchor: str
+    parts: tuple[tuple[str, Outcome], ...] = ()
+
+    @property
+    def tone(self) -> Tone:
+        """The colour that goes with the outcome, which the word says, too."""
+        return "good" if self.outcome in ("passed", "valid") else "bad" if self.outcome in ("failed", "invalid") else "idle"
+
+
+@dataclass(frozen=True)
 class Headline:
-    """The first screen: one sentence, the key figures, and every verdict that did not pass."""
+    """The first screen: one sentence, every verdict, what must not be overlooked, and the key figures."""
 
     sentence: str
     support: str
     figures: tuple[KeyFigure, ...]
-    notices: tuple[Note, ...]
+    notices: tuple[Note, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
     tone: Tone = "plain"
 
 

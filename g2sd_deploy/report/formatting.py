@@ -111,6 +111,11 @@ def channels(values: Sequence[float]) -> str:
     return shown[0] if len(set(shown)) == 1 else " ".join(shown)
 
 
+def shortened(text: str, most: int = 30) -> str:
+    """Text that fits beside a chart; what is left out is an ellipsis."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def listed(names: Sequence[str]) -> str:
     """Names as a person lists them: 'a, b and c'."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -1,40 +1,24 @@
-"""The top of the page: one sentence, a few key figures, and every verdict that is not `passed`."""
+"""The top of the page: one sentence, every verdict, and a few key figures."""
 
 from g2sd_deploy.report import formatting
 from g2sd_deploy.report.document import Headline, KeyFigure, Note
-from g2sd_deploy.report.summary import Parity, RunSummary
+from g2sd_deploy.report.latency import Energy
+from g2sd_deploy.report.summary import RunSummary
+from g2sd_deploy.report.verdicts import sentence, verdicts_of
 
 
 def build_headline(run: RunSummary) -> Headline:
     """Say what the run achieved; a failed check takes over the sentence."""
-    notice = parity_notice(run.parity)
     failed = run.parity.verdict == "failed"
+    reason = sentence(run.parity.reason or "no reason was recorded")
     return Headline(
         sentence="Do not ship: the exported model is not equal to the student." if failed else _sentence(run),
         support=_sentence(run) if failed else _support(run),
-        figures=tuple(figure for figure in (_kept(run), _smaller(run), _gain(run), _parity(run.parity), _latency(run)) if figure),
-        notices=() if run.parity.verdict == "passed" else (notice,),
+        figures=tuple(figure for figure in (_kept(run), _smaller(run), _gain(run), _latency(run), _speed(run), _energy(run)) if figure),
+        notices=(Note(reason, "Parity failed", "bad"),) if failed else (),
+        verdicts=verdicts_of(run),
         tone="bad" if failed else "plain",
     )
-
-
-def parity_notice(parity: Parity) -> Note:
-    """The verdict on the exported file as one block, with its reason."""
-    reason = sentence(parity.reason or "no reason was recorded")
-    match parity.verdict:
-        case "passed":
-            return Note(
-                "The exported file makes the decisions of the model that was scored, within the tolerance below.", "Parity passed", "good"
-            )
-        case "failed":
-            return Note(reason, "Parity failed", "bad")
-        case "not_run":
-            return Note(f"{reason} Not run does not count as passed.", "Parity not run", "idle")
-
-
-def sentence(reason: str) -> str:
-    """A reason as a sentence: capital letter, full stop."""
-    return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
 
 
 def _sentence(run: RunSummary) -> str:
@@ -93,20 +77,25 @@ def _gain(run: RunSummary) -> KeyFigure | None:
     return KeyFigure(f"{formatting.points(gain)} pp", "over plain training", detail, "bad" if gain < 0 else "plain")
 
 
-def _parity(parity: Parity) -> KeyFigure:
-    match parity.verdict:
-        case "passed":
-            detail = f"{formatting.count(parity.flipped)} of {formatting.count(parity.num_images)} decisions flipped"
-            return KeyFigure("✓ Passed", "parity of the ONNX file", detail, "good")
-        case "failed":
-            return KeyFigure("✗ Failed", "parity of the ONNX file", sentence(parity.reason or "no reason was recorded"), "bad")
-        case "not_run":
-            return KeyFigure("Not run", "parity of the ONNX file", sentence(parity.reason or "no reason was recorded"), "idle")
-
-
 def _latency(run: RunSummary) -> KeyFigure | None:
     row = run.shipped_latency("student")
-    if row is None:
+    if row is None or row.p50_ms is None:
         return None
-    threads = f"{row.threads} thread" + ("s" if row.threads != 1 else "")
-    return KeyFigure(formatting.milliseconds(row.p50_ms), "per image, p50", f"{row.runtime} {row.version}, batch 1, {threads}")
+    where = " ".join(filter(None, (row.runtime, row.version)))
+    threads = f", {row.threads} thread" + ("s" if row.threads != 1 else "") if row.threads else ""
+    return KeyFigure(formatting.milliseconds(row.p50_ms), "per image, p50", f"{row.variant or 'as trained'} on {where}, batch 1{threads}")
+
+
+def _speed(run: RunSummary) -> KeyFigure | None:
+    """How much faster than the teacher, where both were timed and may be believed."""
+    teacher, factor = run.shipped_latency("teacher"), run.times_faster
+    if teacher is None or factor is None:
+        return None
+    detail = f"the teacher takes {formatting.milliseconds(teacher.p50_ms)} on {teacher.runtime}"
+    return KeyFigure(formatting.times(factor), "faster than the teacher", detail, "bad" if factor < 1 else "plain")
+
+
+def _energy(run: RunSummary) -> KeyFigure | None:
+    row = run.shipped_latency("student")
+    found = row.believed.energy if row and row.believed else None
+    return KeyFigure(f"{formatting.significant(found.mj_per_image)} mJ", "per image", found.source) if isinstance(found, Energy) else None

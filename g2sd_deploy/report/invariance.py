@@ -7,7 +7,7 @@ from g2sd_deploy.report.document import Block, Chart, Column, Gallery, Row, Sect
 from g2sd_deploy.report.measures import MAX_SHARES, preparations, spread
 from g2sd_deploy.report.scores import Evaluation, LayerPair, OcclusionFacts, Similarity, series_of, shown_name
 
-_ORDERS = {
+ORDERS = {
     "random": "Patches removed at random",
     "salient_first": "Most salient patches removed first",
     "salient_last": "Least salient patches removed first",
@@ -17,7 +17,7 @@ _ORDERS = {
 def occlusion_section(evaluation: Evaluation) -> Section | None:
     """Top-1 over the share of removed patches, and the same relative to each model's own clean accuracy; None where not measured."""
     facts = evaluation.occlusion
-    orders = [order for order in _ORDERS if any(order in scores.occlusion for scores in evaluation.models.values())]
+    orders = [order for order in ORDERS if any(order in scores.occlusion for scores in evaluation.models.values())]
     if facts is None or not orders:
         return None
     absolute = tuple(_occlusion_chart(evaluation, facts, order, relative=False) for order in orders)
@@ -66,11 +66,10 @@ def _occlusion_chart(evaluation: Evaluation, facts: OcclusionFacts, order: str, 
             share, value = zip(*known, strict=True)
             lines.append(charts_scores.Line(scores.name, series[scores.name], share, value, () if relative else curve.interval))
     what = "top-1, of that of whole images" if relative else "top-1"
-    described = f"{_ORDERS[order]}: {what}, of each model over the share of removed patches."
     name = f"occlusion-{order.replace('_', '-')}" + ("-relative" if relative else "")
-    drawn = charts_scores.line_chart(name, lines, ("patches removed", what), described, (300, 240))
+    drawn = charts_scores.line_chart(name, lines, ("patches removed", what), f"{ORDERS[order]}: {what}", (300, 240))
     caption = "Each model’s accuracy over its own on whole images." if relative else "Bands: 95 % intervals." if lines[0].intervals else ""
-    return Chart(_ORDERS[order] + (", relative" if relative else ""), drawn, caption)
+    return Chart(ORDERS[order] + (", relative" if relative else ""), drawn, caption)
 
 
 def _occlusion_table(evaluation: Evaluation, facts: OcclusionFacts, orders: Sequence[str]) -> Table:
@@ -79,7 +78,7 @@ def _occlusion_table(evaluation: Evaluation, facts: OcclusionFacts, orders: Sequ
     rows = [
         Row(
             (
-                _ORDERS[order],
+                ORDERS[order],
                 shown_name(scores.name),
                 *(formatting.percent(scores.occlusion[order].top1[place], 1) for place in places),
             )

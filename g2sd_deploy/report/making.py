@@ -5,11 +5,11 @@ import json
 
 from g2sd_deploy.report import charts, formatting
 from g2sd_deploy.report.document import Block, Chart, Code, Column, Facts, Gallery, Image, Note, Row, Section, Table, Tone
-from g2sd_deploy.report.headline import sentence
-from g2sd_deploy.report.results import not_run
 from g2sd_deploy.report.summary import TRAINING_STAGES, Rounding, RunSummary, StageRecord, Training
+from g2sd_deploy.report.verdicts import not_run, sentence
 
 MAX_CLASS_NAMES = 20
+_PACKAGES = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}  # of runtimes other than ONNX Runtime
 
 
 def bundle_section(run: RunSummary) -> Section:
@@ -17,14 +17,15 @@ def bundle_section(run: RunSummary) -> Section:
     title = "Using the bundle"
     if run.export is None:
         return Section("bundle", title, "", (not_run(run, "export"),))
+    package = _PACKAGES.get(next((one.runtime for one in run.export.candidates if one.chosen), ""), "onnxruntime")
     commands = [
         f"cd export/{run.export.bundle}",
-        "python -m pip install numpy pillow onnxruntime",
+        f"python -m pip install numpy pillow {package}",
         "python -m edge selftest",
         "python -m edge predict IMAGE",
     ]
     lead = (
-        "The bundle is a folder to copy to the device; it needs Python with numpy, Pillow and onnxruntime, and no torch. "
+        f"The bundle is a folder to copy to the device; it needs Python with numpy, Pillow and {package}, and no torch. "
         "Start in the run folder."
     )
     blocks: list[Block] = [Code("Check and use", "\n".join(commands), "sh")]

@@ -115,7 +115,7 @@ def _set_bars(evaluation: Evaluation, names: Sequence[str], models: Sequence[Mod
         )
         for scores in models
     ]
-    drawn = charts.top1_bars("sets", list(names), bars, "Top-1 accuracy of each model on each test set; the table holds the numbers.")
+    drawn = charts.top1_bars("sets", list(names), bars, "Top-1 accuracy of each model on each test set")
     caption = "Top-1; longer bars are better." + (" Lines: 95 % intervals." if any(ends for bar in bars for ends in bar.intervals) else "")
     return Chart("Top-1 by set", drawn, caption)
 

@@ -9,6 +9,7 @@ from typing import cast, get_args
 
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.report.fields import Fields, object_from_text, read_object
+from g2sd_deploy.report.reading_latency import read_profile
 from g2sd_deploy.report.reading_scores import read_evaluation
 from g2sd_deploy.report.summary import (
     STAGES,
@@ -16,7 +17,7 @@ from g2sd_deploy.report.summary import (
     Candidate,
     DataFacts,
     Export,
-    Latency,
+    FileRecord,
     LossPoint,
     Parity,
     Rounding,
@@ -24,6 +25,7 @@ from g2sd_deploy.report.summary import (
     StageRecord,
     Standing,
     TeacherFacts,
+    TeacherFile,
     Training,
     Verdict,
 )
@@ -73,7 +75,7 @@ def read_run(folder: Path) -> RunSummary:
         training={stage: _training(stage, found[stage]) for stage in TRAINING_STAGES if stage in found},
         evaluation=read_evaluation(found["evaluate"].metrics, of_a_run=True) if "evaluate" in found else None,
         export=_export(found["export"]) if "export" in found else None,
-        latency=tuple(_latency(row) for row in found["profile"].metrics.children("rows")) if "profile" in found else (),
+        profile=read_profile(found["profile"].metrics) if "profile" in found else None,
     )
 
 
@@ -96,7 +98,10 @@ def _stage_record(name: str, fields: Fields) -> StageRecord:
         digest=fields.text("digest"),
         seconds=fields.number("seconds"),
         finished_at=fields.text("finished_at"),
-        file_bytes={file: entry.count("bytes") for file, entry in fields.maybe_child("files").named_children().items()},
+        files={
+            file: FileRecord(entry.maybe_text("sha256"), entry.count("bytes"))
+            for file, entry in fields.maybe_child("files").named_children().items()
+        },
         parents=fields.labels("parents"),
         tools={"g2sd_deploy": fields.maybe_text("version"), **fields.labels("tools")},
         environment=fields.labels("environment"),
@@ -119,7 +124,24 @@ def _data(artifact: _Artifact) -> DataFacts:
 
 
 def _teacher(metrics: Fields) -> TeacherFacts:
-    return TeacherFacts(metrics.text("source"), metrics.count("num_parameters"), metrics.maybe_count("classifier_parameters"))
+    parts = metrics.maybe_child("parts").named_children()
+    return TeacherFacts(
+        source=metrics.text("source"),
+        num_parameters=metrics.count("num_parameters"),
+        classifier_parameters=metrics.maybe_count("classifier_parameters"),
+        files=tuple(_teacher_file(role, part) for role, part in parts.items()),
+    )
+
+
+def _teacher_file(role: str, part: Fields) -> TeacherFile:
+    return TeacherFile(
+        role=role,
+        source=part.maybe_text("source"),
+        file=part.maybe_text("file"),
+        sha256=part.maybe_text("sha256"),
+        description=part.maybe_text("description"),
+        licence=part.maybe_text("licence"),
+    )
 
 
 def _training(stage: str, artifact: _Artifact) -> Training:
@@ -171,6 +193,8 @@ def _export(artifact: _Artifact) -> Export:
     metrics = artifact.metrics
     bundle = metrics.text("bundle")
     files = artifact.fields.maybe_child("files").named_children()
+    sealed = f"{bundle}/manifest.json"
+    manifest = read_object(artifact.folder / sealed, f"export/{sealed}") if (artifact.folder / sealed).is_file() else Fields({}, sealed)
     return Export(
         target=metrics.text("target"),
         default=metrics.text("default"),
@@ -183,6 +207,9 @@ def _export(artifact: _Artifact) -> Export:
         hops=tuple(_parity(hop) for hop in metrics.children("hops")),
         candidates=tuple(_candidate(row, metrics) for row in metrics.children("candidates")),
         standing={name: _standing(one) for name, one in metrics.maybe_child("standing").named_children().items()},
+        licences={what: name for what, name in manifest.labels("licences").items() if name},
+        weights_sha256=manifest.maybe_child("provenance").maybe_text("weights_sha256"),
+        manifest_sha256=files[sealed].maybe_text("sha256") if sealed in files else "",
     )
 
 
@@ -190,6 +217,7 @@ def _candidate(row: Fields, metrics: Fields) -> Candidate:
     name = row.text("name")
     return Candidate(
         name=name,
+        runtime=row.maybe_text("runtime"),
         verdict=_verdict(row),
         why=metrics.maybe_child("reasons").maybe_text(name) or row.maybe_text("reason"),
         top1=row.maybe_number("top1"),
@@ -239,21 +267,3 @@ def _verdict(fields: Fields) -> Verdict:
     if verdict not in get_args(Verdict):
         raise UserError(f"{fields.where}: the verdict is {verdict!r}, wanted passed, failed or not_run. Run its stage again with --force.")
     return cast(Verdict, verdict)
-
-
-def _latency(row: Fields) -> Latency:
-    return Latency(
-        model=row.text("model"),
-        runtime=row.text("runtime"),
-        version=row.text("version"),
-        batch=row.count("batch"),
-        threads=row.count("threads"),
-        warmup=row.count("warmup"),
-        p50_ms=row.number("p50_ms"),
-        p90_ms=row.number("p90_ms"),
-        p99_ms=row.number("p99_ms"),
-        mean_ms=row.number("mean_ms"),
-        min_ms=row.number("min_ms"),
-        images_per_s=row.number("images_per_s"),
-        num_samples=row.count("num_samples"),
-    )

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from g2sd_deploy.report import accuracy, formatting, invariance, making, other_sets, papers, results, shipping
+from g2sd_deploy.report import (
+    accuracy,
+    formatting,
+    front,
+    invariance,
+    latency_page,
+    layers_page,
+    making,
+    other_sets,
+    papers,
+    provenance,
+    shipping,
+    sizes,
+)
+from g2sd_deploy.report.as_data import report_json
 from g2sd_deploy.report.document import Document, Section
 from g2sd_deploy.report.headline import build_headline
 from g2sd_deploy.report.summary import RunSummary
@@ -21,10 +35,11 @@ _LONG_NAME = 20
 
 @dataclass(frozen=True)
 class Rendered:
-    """The same report twice."""
+    """The same report for people, for text tools and for programs; `json` is empty where the data lies beside the page already."""
 
     html: str
     markdown: str
+    json: str = ""
 
 
 class Verbatim(str):
@@ -38,9 +53,10 @@ def render_report(run: RunSummary) -> Rendered:
         run: What `read_run` returned.
 
     Returns:
-        One HTML page that loads nothing, and the same content as GitHub Markdown. Equal runs give equal bytes.
+        One HTML page that loads nothing, and the same content as GitHub Markdown and as JSON. Equal runs give equal bytes.
     """
-    return render_document(build_document(run))
+    document = build_document(run)
+    return replace(render_document(document), json=report_json(run, document))
 
 
 def render_document(document: Document) -> Rendered:
@@ -66,11 +82,14 @@ def build_document(run: RunSummary) -> Document:
             accuracy.accuracy_section(run),
             accuracy.robustness_section(run),
             *_further_sections(run),
+            *_present(front.front_section(run)),
             shipping.parity_section(run),
-            results.latency_section(run),
+            latency_page.latency_section(run),
+            *_present(layers_page.layers_section(run), sizes.sizes_section(run)),
             making.bundle_section(run),
             making.data_section(run),
             making.training_section(run),
+            provenance.provenance_section(run),
             making.stages_section(run),
             making.environment_section(run),
         ),
@@ -88,7 +107,11 @@ def _further_sections(run: RunSummary) -> tuple[Section, ...]:
         invariance.occlusion_section(run.evaluation),
         invariance.similarity_section(run.evaluation),
     )
-    return tuple(section for section in found if section)
+    return _present(*found)
+
+
+def _present(*sections: Section | None) -> tuple[Section, ...]:
+    return tuple(section for section in sections if section)
 
 
 def escape_markdown(value: object) -> str:

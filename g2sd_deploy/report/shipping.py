@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 from g2sd_deploy.report import formatting
 from g2sd_deploy.report.document import Block, Column, Note, Row, Section, Table, Tone
-from g2sd_deploy.report.headline import parity_notice
 from g2sd_deploy.report.summary import Candidate, Export, Parity, RunSummary
+from g2sd_deploy.report.verdicts import sentence
 
 _UNITS: Mapping[str, Callable[[float | None], str]] = {
     "max_abs_logit_diff": formatting.scientific,
@@ -31,6 +31,20 @@ def parity_section(run: RunSummary) -> Section:
         blocks += _standing(export)
     lead = "The exported file is run on real test images and compared with the model that was scored."
     return Section("parity", "Parity", lead, blocks)
+
+
+def parity_notice(parity: Parity) -> Note:
+    """The verdict on the exported file as one block, with its reason."""
+    reason = sentence(parity.reason or "no reason was recorded")
+    match parity.verdict:
+        case "passed":
+            return Note(
+                "The exported file makes the decisions of the model that was scored, within the tolerance below.", "Parity passed", "good"
+            )
+        case "failed":
+            return Note(reason, "Parity failed", "bad")
+        case "not_run":
+            return Note(f"{reason} Not run does not count as passed.", "Parity not run", "idle")
 
 
 def _candidates(export: Export) -> Table:

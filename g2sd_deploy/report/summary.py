@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from g2sd_deploy.report.latency import Profile, TimedRow
 from g2sd_deploy.report.scores import Evaluation, ModelScores
 
 Verdict = Literal["passed", "failed", "not_run"]
@@ -20,6 +21,14 @@ STAGES_THAT_TRAIN: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
+class FileRecord:
+    """One file of an artifact."""
+
+    sha256: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
 class StageRecord:
     """One artifact: who made it, from what, with which tools, in how long."""
 
@@ -28,7 +37,7 @@ class StageRecord:
     digest: str
     seconds: float
     finished_at: str
-    file_bytes: Mapping[str, int]
+    files: Mapping[str, FileRecord]
     parents: Mapping[str, str]
     tools: Mapping[str, str]
     environment: Mapping[str, str]
@@ -50,12 +59,25 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
+class TeacherFile:
+    """A file that teaches, in the role it plays; the licence is empty where nobody says."""
+
+    role: str
+    source: str
+    file: str
+    sha256: str
+    description: str
+    licence: str
+
+
+@dataclass(frozen=True)
 class TeacherFacts:
     """Where the teacher came from."""
 
     source: str
     num_parameters: int
     classifier_parameters: int | None
+    files: tuple[TeacherFile, ...]
 
 
 @dataclass(frozen=True)
@@ -126,6 +148,7 @@ class Candidate:
     """One way to run the exported model, and what became of it; figures are None where it did not run."""
 
     name: str
+    runtime: str
     verdict: Verdict
     why: str
     top1: float | None
@@ -148,7 +171,10 @@ class Standing:
 
 @dataclass(frozen=True)
 class Export:
-    """The file that ships, every other one that was tried, and the bundle; `bundle` is a folder name inside the export artifact."""
+    """The file that ships, every other one that was tried, and the bundle; `bundle` is a folder name inside the export artifact.
+
+    `licences` are those of code, model, data and teacher as the bundle states them; `weights_sha256` is of the file that was exported.
+    """
 
     target: str
     default: str
@@ -161,25 +187,9 @@ class Export:
     hops: tuple[Parity, ...]
     candidates: tuple[Candidate, ...]
     standing: Mapping[str, Standing]
-
-
-@dataclass(frozen=True)
-class Latency:
-    """One timed model: runtime, batch and threads, and the percentiles of one call in milliseconds."""
-
-    model: str
-    runtime: str
-    version: str
-    batch: int
-    threads: int
-    warmup: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    mean_ms: float
-    min_ms: float
-    images_per_s: float
-    num_samples: int
+    licences: Mapping[str, str]
+    weights_sha256: str
+    manifest_sha256: str
 
 
 @dataclass(frozen=True)
@@ -199,7 +209,7 @@ class RunSummary:
     training: Mapping[str, Training]
     evaluation: Evaluation | None
     export: Export | None
-    latency: tuple[Latency, ...]
+    profile: Profile | None
 
     @property
     def parity(self) -> Parity:
@@ -231,7 +241,19 @@ class RunSummary:
         spent = [self.training[stage].train_seconds for stage in STAGES_THAT_TRAIN.get(model, ()) if stage in self.training]
         return sum(spent) if spent else None
 
-    def shipped_latency(self, model: str, batch: int = 1) -> Latency | None:
-        """The row of the runtime that ships (any but torch), else torch's; None where the model was not timed."""
-        rows = [row for row in self.latency if row.model == model and row.batch == batch]
-        return min(rows, key=lambda row: row.runtime == "torch", default=None)
+    def shipped_latency(self, model: str, batch: int = 1) -> TimedRow | None:
+        """The row to speak of: what ships, where the model has been exported and was timed so, else its fastest.
+
+        None where there is none to believe: an invalid row of what ships is not replaced by another way to run it.
+        """
+        every = self.profile.rows if self.profile else ()
+        rows = [row for row in every if row.model == model and row.batch == batch and row.verdict != "not_run"]
+        ships = [row for row in rows if self.export and row.variant == self.export.default]
+        timed = [(row.p50_ms, row) for row in ships or rows if row.scenario == "single_stream" and row.p50_ms]
+        return min(timed, key=lambda pair: pair[0])[1] if timed else None
+
+    @property
+    def times_faster(self) -> float | None:
+        """p50 of the teacher over that of the student as it ships, None where either was not timed or may not be used."""
+        student, teacher = self.shipped_latency("student"), self.shipped_latency("teacher")
+        return teacher.p50_ms / student.p50_ms if student and teacher and student.p50_ms and teacher.p50_ms else None

@@ -21,6 +21,8 @@ COLOURS = {
     "green": "#090909",
     "rose": "#0a0a0a",
     "heat": "#0b0b0b",
+    "teal": "#0c0c0c",
+    "brown": "#0d0d0d",
     "ink": "#050505",
     "muted": "#060606",
     "line": "#070707",
@@ -66,13 +68,14 @@ def figure(width_px: int, height_px: int) -> Iterator[Figure]:
         yield Figure(figsize=(width_px / 72, height_px / 72), dpi=72, layout="constrained")
 
 
-def inline_svg(drawn: Figure, name: str, description: str) -> str:
+def inline_svg(drawn: Figure, name: str, title: str, description: str) -> str:
     """Serialise a figure as an `<svg>` element without namespaces.
 
     Args:
         drawn: Figure drawn in the colours of COLOURS.
         name: Unique within the page; prefixes every id. Lower-case letters, digits and dashes.
-        description: What the chart shows, for readers who do not see it.
+        title: What the chart is; with the description all that readers get who do not see it.
+        description: What it shows, in sentences with the numbers that matter.
 
     Returns:
         The element; the same figure always gives the same text.
@@ -89,9 +92,19 @@ def inline_svg(drawn: Figure, name: str, description: str) -> str:
     _rename_ids(root, name)
     for size in ("width", "height", "version"):
         root.attrib.pop(size, None)
-    root.set("role", "img")
-    root.set("aria-label", description)
+    _describe(root, name, title, description)
     return _themed(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))
+
+
+def _describe(root: ElementTree.Element, name: str, title: str, description: str) -> None:
+    """The text alternative: title and description inside the image, read out in its place."""
+    root.set("role", "img")
+    root.set("aria-labelledby", f"{name}-title")
+    root.set("aria-describedby", f"{name}-desc")
+    for index, (tag, text) in enumerate((("title", title), ("desc", description))):
+        element = ElementTree.Element(tag, id=f"{name}-{tag}")
+        element.text = text
+        root.insert(index, element)
 
 
 def _drop_foreign(root: ElementTree.Element) -> None:

@@ -21,7 +21,7 @@ def test_a_full_run_is_read_whole(full_run: Any, tmp_path: Path) -> None:
     assert student is not None and list(student.corruptions["fog"]) == [1, 2, 3, 4, 5]
     assert run.parity.verdict == "passed" and run.parity.tolerance == {"max_abs_logit_diff": 1e-3, "flipped_share": 0.0}
     assert run.export is not None and run.export.bundle_bytes == 1_935_222 + 2_113 + 14_020
-    assert len(run.latency) == 6
+    assert run.profile is not None and len(run.profile.rows) == 13 and run.profile.batches() == (1, 8)
 
 
 def test_the_title_of_the_recipe_is_used(full_run: Any, tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_the_title_of_the_recipe_is_used(full_run: Any, tmp_path: Path) -> None:
 def test_latency_is_that_of_the_runtime_that_ships(full_run: Any, tmp_path: Path) -> None:
     run = read_run(full_run.write(tmp_path))
     student, teacher = run.shipped_latency("student"), run.shipped_latency("teacher", batch=8)
-    assert student is not None and (student.runtime, student.batch) == ("onnxruntime", 1)
+    assert student is not None and (student.variant, student.batch) == ("fp32-onnxruntime", 1)
     assert teacher is not None and (teacher.runtime, teacher.batch) == ("torch", 8)
     assert run.shipped_latency("baseline") is None
 

@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from g2sd_deploy.report import Rendered, charts, charts_layers, charts_scores, read_run, render_evaluation, render_report
+from g2sd_deploy.report import (
+    Rendered,
+    charts,
+    charts_front,
+    charts_latency,
+    charts_layers,
+    charts_scores,
+    read_run,
+    render_evaluation,
+    render_report,
+)
 
 SHARES = [step / 10 for step in range(11)]
 SETS = {
@@ -249,7 +259,9 @@ def evaluated_reports(tmp_path_factory: pytest.TempPathFactory, full_run_factory
 def without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are empty, for tests that look at words and numbers: drawing takes most of the time of a page."""
     for module, names in (
-        (charts, ("loss_curve", "top1_bars", "accuracy_latency")),
+        (charts, ("loss_curve", "top1_bars")),
+        (charts_front, ("accuracy_latency",)),
+        (charts_latency, ("distributions", "courses", "block_bars")),
         (charts_scores, ("reliability_diagram", "line_chart")),
         (charts_layers, ("similarity_map", "distance_dots")),
     ):
