@@ -18,6 +18,7 @@ import numpy as np
 from g2sd_deploy import pipeline
 from g2sd_deploy.artifact import read_artifact
 from g2sd_deploy.evaluation.predictions import columns_of, predictions_file
+from g2sd_deploy.planning import parents_by_stage, stages_of
 from g2sd_deploy.progress import make_progress
 from g2sd_deploy.recipe import load_recipe
 from g2sd_deploy.run_folder import check_folder, record_run
@@ -66,7 +67,7 @@ def run_seed(seed: int, data: Path, out: Path, teacher: Path) -> dict[str, Path]
         folder = folders[name] = out / f"{name}-seed{seed}"
         check_folder(recipe, folder)
         folder.mkdir(parents=True, exist_ok=True)
-        record_run(recipe, folder, "benchmarks/ablation.py")
+        record_run(recipe, folder, "benchmarks/ablation.py", parents_by_stage(stages_of(recipe)))
         if name in SAME_PRETRAINING:
             share_stages(folder, folders[SAME_PRETRAINING[name]])
         run(recipe, folder)

@@ -179,7 +179,7 @@ def measure(arguments: argparse.Namespace, name: str, classifier: Path, bundle: 
         runners[ships if variant.name == shipped.default else variant.name] = shipped.runner(
             threads=arguments.threads, variant=variant.name
         )
-    found = race(runners, RaceSettings(rounds=arguments.rounds, calls=arguments.calls))
+    found = race(runners, RaceSettings(seconds=arguments.seconds, percentile=99))
     paths, labels = listing(arguments.data / "val")
     count = min(len(paths), arguments.images)
     picks = np.arange(count) * len(paths) // max(1, count)
@@ -188,7 +188,7 @@ def measure(arguments: argparse.Namespace, name: str, classifier: Path, bundle: 
     for label, latency in found.items():
         accuracy = top1(runners[label], images, labels[picks]) if count else None
         rows[label] = {**latency, "of_eager": latency["p50_ms"] / found["timm eager fp32"]["p50_ms"], "top1": accuracy}
-        shown = f"spread {latency['spread']:.0%}" + ("" if accuracy is None else f"  top-1 {accuracy:.2%}")
+        shown = f"{latency['verdict']}, spread {latency['spread']:.0%}" + ("" if accuracy is None else f"  top-1 {accuracy:.2%}")
         print(f"{name:6} {label:28} {latency['p50_ms']:7.2f} ms  {rows[label]['of_eager']:.3f} of eager  {shown}", flush=True)
     return {"rows": rows, "verdicts": verdicts(rows, ships)}
 
@@ -213,8 +213,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/ of Imagenette")
     parser.add_argument("--model", action="append", required=True, metavar="NAME=CLASSIFIER:BUNDLE")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--calls", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=60.0, help="the most time for each rival")
     parser.add_argument("--images", type=int, default=0, help="validation images for accuracy; none by default")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

@@ -10,12 +10,18 @@ import typer
 
 from g2sd_deploy import __version__
 from g2sd_deploy.cli_bundle import bundle_app
+from g2sd_deploy.cli_check import baseline_app, check
 from g2sd_deploy.cli_data import data_app
+from g2sd_deploy.cli_devices import devices_app
 from g2sd_deploy.cli_errors import tell_errors
 from g2sd_deploy.cli_evaluate import evaluate
 from g2sd_deploy.cli_export import export, targets_app
+from g2sd_deploy.cli_pareto import pareto
+from g2sd_deploy.cli_profile import profile
+from g2sd_deploy.cli_report import report
 from g2sd_deploy.cli_runtime import told
 from g2sd_deploy.cli_teacher import teacher_app
+from g2sd_deploy.cli_watch import watch
 from g2sd_deploy.errors import EXIT_FAILED, UserError
 from g2sd_deploy.runtime import DeviceName
 
@@ -36,6 +42,8 @@ app.add_typer(teacher_app, name="teacher")
 app.add_typer(data_app, name="data")
 app.add_typer(targets_app, name="targets")
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(devices_app, name="devices")
+app.add_typer(baseline_app, name="baseline")
 
 RecipeArg = Annotated[str, typer.Argument(help="Recipe file, or the name of one that ships with the package.")]
 OutOpt = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/NAME by default.")]
@@ -54,7 +62,6 @@ MicroBatchOpt = Annotated[
 ]
 CompileOpt = Annotated[bool, typer.Option("--compile", help="Compile the networks with torch.compile.")]
 ShardOpt = Annotated[bool, typer.Option("--shard", help="Share the model among processes (FSDP) instead of copying it (DDP).")]
-ModelsArg = Annotated[list[Path], typer.Argument(help="Classifier (.safetensors), stage folder or bundle.")]
 _PROBE_MINUTES = 10.0
 
 
@@ -229,38 +236,9 @@ def copy_recipe(recipe: RecipeArg, to: Annotated[Path, typer.Argument(help="File
     typer.echo(str(copy(recipe, to)))
 
 
-app.command()(tell_errors(evaluate))
-
-
+for _command in (evaluate, profile, check, pareto, report, watch):
+    app.command()(tell_errors(_command))
 app.command()(export)
-
-
-@app.command()
-@tell_errors
-def profile(
-    models: ModelsArg,
-    batch: Annotated[str, typer.Option("--batch", help="Comma-separated batch sizes.")] = "1,8",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one forward pass.")] = 2,
-    repeats: Annotated[int, typer.Option("--repeats", min=10, help="Timed forward passes.")] = 700,
-    as_json: JsonOpt = False,
-) -> None:
-    """Time models on this machine's CPU."""
-    from g2sd_deploy import standalone
-
-    standalone.print_rows(standalone.profile(models, batch=batch, threads=threads, repeats=repeats), as_json)
-
-
-@app.command()
-@tell_errors
-def report(
-    folder: Annotated[Path, typer.Argument(help="Run folder.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to; the run folder itself by default.")] = None,
-) -> None:
-    """Render the report of a run, finished or not."""
-    from g2sd_deploy import standalone
-
-    for path in standalone.report(folder, out or folder):
-        typer.echo(str(path))
 
 
 @app.command()

@@ -24,7 +24,11 @@ CalibrateSplitOpt = Annotated[str, typer.Option("--calibrate-split", help="Split
 OnlyOpt = Annotated[list[str], typer.Option("--only", help="A candidate of the target, as fp32-onnxruntime; repeatable.")]
 MaxImagesOpt = Annotated[int | None, typer.Option("--max-images", min=1, help="Prove it on this many images, spread evenly.")]
 CalibrationOpt = Annotated[int | None, typer.Option("--calibration-images", min=8, help="Images for INT8; the target's number by default.")]
+TimingOpt = Annotated[
+    float | None, typer.Option("--timing-seconds", min=0.01, help="Most time for timing each candidate; fewer seconds, less certainty. 4.")
+]
 CorruptedOpt = Annotated[bool, typer.Option("--corrupted/--not-corrupted", help="Score the file that ships under corruption, too.")]
+MergingOpt = Annotated[int, typer.Option("--token-merging", min=0, help="Patch tokens that each block merges away; 0 for none.")]
 LicenceOpt = Annotated[str, typer.Option("--licence", help="Licence of the model, for the model card and the bill of materials.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
@@ -41,8 +45,10 @@ def export(
     calibrate_split: CalibrateSplitOpt = "train",
     max_images: MaxImagesOpt = None,
     calibration_images: CalibrationOpt = None,
+    timing_seconds: TimingOpt = None,
     corrupted: CorruptedOpt = True,
     licence: LicenceOpt = "unknown",
+    token_merging: MergingOpt = 0,
     as_json: JsonOpt = False,
 ) -> None:
     """Export a classifier for a device: every number format that may pay is made, proven on real images, timed, and the best one ships."""
@@ -53,7 +59,8 @@ def export(
     from g2sd_deploy.settings import ExportSettings
 
     values: dict[str, Any] = {"target": target, "only": only, "max_images": max_images, "calibration_images": calibration_images}
-    values |= {"licences": {"model": licence}} | ({} if corrupted else {"robustness": None})
+    values |= {"licences": {"model": licence}, "token_merging": token_merging} | ({} if corrupted else {"robustness": None})
+    values |= {} if timing_seconds is None else {"timing_seconds": timing_seconds}
     settings = ExportSettings.model_validate(values)
     asked = Asked(model, on, split, calibrate_on, calibrate_split, out, settings)
     made = make(asked, make_progress())
@@ -97,6 +104,10 @@ def _print(made: dict[str, Any], as_json: bool) -> None:
     console.print(candidates_table(made))
     for one in made["candidates"]:
         console.out(f"{one['name']}: {made['reasons'][one['name']]}", highlight=False)
+    if "token_merging" in made:
+        from g2sd_deploy.token_merging import told
+
+        console.out(told(made["token_merging"]), highlight=False)
     for text in made["remarks"].values():
         console.out(text, highlight=False)
     console.out(f"bundle: {made['bundle']} ({made['verdict'].replace('_', ' ')}), default {made['default']}", highlight=False)

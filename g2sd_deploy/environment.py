@@ -1,12 +1,12 @@
 """What this machine is, for the record beside every number."""
 
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
+from g2sd_export.edge.machine import processor
 from g2sd_export.edge.runner import available_cpus
+from g2sd_export.edge.system import System
 
 _TOOLS = (
     "torch",
@@ -39,15 +39,7 @@ def machine() -> dict[str, Any]:
     """Platform, processor, usable cores and Python."""
     return {
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": processor(System()) or platform.machine(),
         "num_cpus": available_cpus(),
         "python": platform.python_version(),
     }
-
-
-def _cpu_name() -> str:
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -73,7 +73,7 @@ def export(asked: Asked, progress: "Progress") -> dict[str, Any]:
         test_source=images_of(asked.on, asked.split),
         provenance={"model": Path(asked.model).name},
     )
-    reference = TorchRunner(source.module, source.preprocessing, device=torch.device("cpu"))
+    reference = TorchRunner(job.asked.module, source.preprocessing, device=torch.device("cpu"))
     try:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         progress.begin("export")

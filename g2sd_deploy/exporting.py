@@ -1,7 +1,7 @@
 """From a classifier to the bundle of a device: what the export stage and `g2sd export` share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from g2sd_deploy.data.selection import Selection
 from g2sd_deploy.evaluation.calibration import equal_width_bins, expected_calibration_error
 from g2sd_deploy.evaluation.outcomes import outcomes_of
 from g2sd_deploy.settings import ExportSettings
+from g2sd_deploy.token_merging import closest_calls, cost_of_merging, judged, merging_module
 from g2sd_export.bundle import BuiltVariant, Bundle, Variant, open_bundle, write_bundle
 from g2sd_export.device_tolerance import calibrate_tolerance, spread
 from g2sd_export.edge.agreement import ParityTolerance
@@ -22,6 +23,7 @@ from g2sd_export.edge.preprocess import Preprocessing
 from g2sd_export.edge.runner import INPUT_NAME, OUTPUT_NAME
 from g2sd_export.int8.calibration import pick_calibration
 from g2sd_export.shipping.material import Material, TrainingImages
+from g2sd_export.shipping.race import RaceSettings
 from g2sd_export.shipping.runtimes import open_candidate
 from g2sd_export.shipping.ship import Shipment, Way, ship
 from g2sd_export.targets import Target
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 Tick = Callable[[int, int, str], None]
 
+_CHOICE = 4
+"""Images for each sample of a student that merges tokens: those are taken on which no merge is a close call."""
 NUM_HELD_OUT = 512
 """Training images, besides those of the calibration, on which a quantiser is chosen."""
 
@@ -87,6 +91,20 @@ class Job:
         """Those of the test images that the proof asks about, cut out once."""
         return self.test.subset(self.settings.max_images)
 
+    @cached_property
+    def asked(self) -> Source:
+        """The classifier as it is asked for: it merges tokens where the settings say so.
+
+        Raises:
+            UserError: It cannot.
+        """
+        return replace(self.source, module=merging_module(self.source.module, self.settings.token_merging))
+
+    @property
+    def judge(self) -> Target:
+        """The target with the tolerances that its files are judged by."""
+        return judged(self.target, self.settings.token_merging)
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -95,10 +113,12 @@ class Exported:
     Attributes:
         bundle: As it was opened after it was written.
         shipment: Every candidate and what became of it.
+        merging: What token merging costs, as ``cost_of_merging`` gives it; None where no token is merged.
     """
 
     bundle: Bundle
     shipment: Shipment
+    merging: dict[str, Any] | None = None
 
 
 def images_of(root: str, split: str) -> str:
@@ -111,7 +131,7 @@ def export_bundle(job: Job, reference: "Runner", *, scratch: Path, folder: Path,
 
     Args:
         job: What to export.
-        reference: The classifier on torch and the CPU, whatever trained it: expected answers must not depend on a GPU's arithmetic.
+        reference: ``job.asked`` on torch and the CPU, whatever trained it: expected answers must not depend on a GPU's arithmetic.
         scratch: Folder for files on the way.
         folder: The bundle; must not exist, or be empty.
         tick: Told (done, total, note).
@@ -119,13 +139,15 @@ def export_bundle(job: Job, reference: "Runner", *, scratch: Path, folder: Path,
     Raises:
         UserError: A file cannot be made, or INT8 is asked for and there are no training images.
     """
+    from g2sd_deploy.models.deploy import as_shipped
     from g2sd_export.onnx_file import export_onnx, model_metadata
 
     def float_file(source: Source, name: str) -> Path:
         pre = source.preprocessing
         metadata = model_metadata(pre, source.class_names, weights_sha256=source.weights_sha256, recipe=job.name)
         path, sizes = scratch / name, {"image_px": pre.image_px, "num_channels": pre.num_channels}
-        export_onnx(_deployed(source.module), path=path, opset=job.target.opset, metadata=metadata, **sizes)
+        module = as_shipped(merging_module(source.module, job.settings.token_merging))
+        export_onnx(module, path=path, opset=job.target.opset, metadata=metadata, **sizes)
         return path
 
     pre, test = job.source.preprocessing, job.images
@@ -139,22 +161,30 @@ def export_bundle(job: Job, reference: "Runner", *, scratch: Path, folder: Path,
         held_out=held_out,
         quantised_onnx=float_file(job.quantised, "quantised.onnx") if job.quantised is not None else None,
     )
-    shipment = ship(material, job.target, reference, folder=scratch, tick=tick, ece=_ece)
-    _write(job, shipment, reference, folder, calibration)
-    return Exported(open_bundle(folder), shipment)
+    timing = RaceSettings(seconds=job.settings.timing_seconds)
+    shipment = ship(material, job.judge, reference, folder=scratch, tick=tick, ece=_ece, race_settings=timing)
+    merging = _cost_of_merging(job, shipment)
+    _write(job, shipment, reference, folder, calibration, merging)
+    return Exported(open_bundle(folder), shipment, merging)
+
+
+def _cost_of_merging(job: Job, shipment: Shipment) -> dict[str, Any] | None:
+    """What the student loses by merging, on the images of the proof; None where it merges nothing."""
+    if not job.settings.token_merging:
+        return None
+    import torch
+
+    from g2sd_deploy.evaluation.torch_runner import TorchRunner
+
+    plain = TorchRunner(job.source.module, job.source.preprocessing, device=torch.device("cpu"))
+    merged = next(iter(shipment.base.answers.values()))
+    images = job.images
+    return cost_of_merging(plain, merged, np.asarray(images.images), np.asarray(images.labels), job.settings.token_merging)
 
 
 def _ece(logits: np.ndarray, labels: np.ndarray) -> float:
     outcomes = outcomes_of(logits, labels)
     return expected_calibration_error(equal_width_bins(outcomes.top1_prob, outcomes.correct))
-
-
-def _deployed(module: "nn.Module") -> "nn.Module":
-    """The network as it ships: heads that are averaged become one."""
-    from g2sd_deploy.models.deploy import merged_heads
-    from g2sd_deploy.models.vit import Classifier
-
-    return merged_heads(module) if isinstance(module, Classifier) else module
 
 
 def _training_images(job: Job) -> tuple[TrainingImages | None, TrainingImages | None]:
@@ -178,9 +208,16 @@ def _decoded(job: Job, train: Samples, indices: tuple[int, ...]) -> TrainingImag
     return TrainingImages(np.stack([images[index] for index in kept]), np.asarray(train.labels)[kept], names, job.train_source)
 
 
-def _write(job: Job, shipment: Shipment, reference: "Runner", folder: Path, calibration: TrainingImages | None) -> None:
+def _write(
+    job: Job,
+    shipment: Shipment,
+    reference: "Runner",
+    folder: Path,
+    calibration: TrainingImages | None,
+    merging: dict[str, Any] | None,
+) -> None:
     ways = shipment.shipped(job.target.ship)
-    samples = np.asarray(job.images.images)[_sample_of(ways, len(job.images), job.settings.num_samples)]
+    samples = np.asarray(job.images.images)[_sample_of(ways, job)]
     expected = reference.infer(samples)
     licences = job.settings.licences.model_dump(exclude_none=True)
     write_bundle(
@@ -204,6 +241,7 @@ def _write(job: Job, shipment: Shipment, reference: "Runner", folder: Path, cali
             "notes": shipment.notes,
             "calibration": {"source": calibration.source, "ids": list(calibration.ids)} if calibration is not None else None,
             "tools": environment.tool_versions(),
+            **({} if merging is None else {"token_merging": merging}),
         },
         verdict=shipment.verdict,
         reason=shipment.reason,
@@ -213,11 +251,13 @@ def _write(job: Job, shipment: Shipment, reference: "Runner", folder: Path, cali
     )
 
 
-def _sample_of(ways: list[Way], num_images: int, num_samples: int) -> np.ndarray:
+def _sample_of(ways: list[Way], job: Job) -> np.ndarray:
     """Images for the self-test, spread over those on which every file decides as torch does.
 
-    A decision that a tolerated rounding flips would fail a sample of sixteen; how many there are is what the proof says.
+    A decision that a tolerated rounding flips would fail a sample of sixteen; how many there are is what the proof says. Where tokens are
+    merged, another machine's rounding may turn a close call: such images are no samples either.
     """
+    num_images, num_samples = len(job.images), job.settings.num_samples
     agreed = np.ones(num_images, dtype=bool)
     for way in ways:
         if way.runner is not None and way.proof is not None:
@@ -225,7 +265,10 @@ def _sample_of(ways: list[Way], num_images: int, num_samples: int) -> np.ndarray
             first, own = next(iter(answers.values())), answers[way.name]
             agreed &= own.logits.shape == first.logits.shape and own.logits.argmax(axis=1) == first.logits.argmax(axis=1)
     usable = np.flatnonzero(agreed) if agreed.any() else np.arange(num_images)
-    picks: np.ndarray = usable[evenly_spread(len(usable), min(num_samples, len(usable)))]
+    picks: np.ndarray = usable[evenly_spread(len(usable), min(num_samples * (_CHOICE if job.settings.token_merging else 1), len(usable)))]
+    if job.settings.token_merging:
+        calls = closest_calls(job.asked.module, job.source.preprocessing, np.asarray(job.images.images)[picks])
+        picks = np.sort(picks[np.argsort(-calls, kind="stable")[:num_samples]])
     return picks
 
 
@@ -252,7 +295,7 @@ def _variant(way: Way, job: Job, samples: np.ndarray, expected: np.ndarray) -> B
         verdict=verdict,
         reason="" if verdict == "passed" else reason,
         hops=tuple(hop.to_dict() for hop in (*way.proof.hops, way.proof.whole)),
-        tolerance=job.target.tolerance[candidate.precision].parity(),
+        tolerance=job.judge.tolerance[candidate.precision].parity(),
         device_tolerance=None if golden is None else _device_tolerance(way, pre, samples, golden, expected),
     )
     return BuiltVariant(variant, way.file.path, golden)
@@ -284,6 +327,7 @@ def figures(exported: Exported) -> dict[str, Any]:
         "hops": [hop.to_dict() for hop in default.proof.hops],
         "candidates": [_plain(way) for way in shipment.ways],
         "notes": shipment.notes,
+        **({} if exported.merging is None else {"token_merging": exported.merging}),
     }
 
 

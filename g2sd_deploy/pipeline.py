@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING
 from g2sd_deploy import environment
 from g2sd_deploy.artifact import MARKER, Artifact, commit, digest_of, read_artifact, sha256_of, unfinished_folder
 from g2sd_deploy.errors import RunFailed, UserError
-from g2sd_deploy.planning import SHARED_STAGES, TRAINING_STAGES, Stage, Step, identity_of, select_stages, why_run
+from g2sd_deploy.planning import SHARED_STAGES, TRAINING_STAGES, Stage, Step, identity_of, parents_by_stage, select_stages, why_run
 from g2sd_deploy.progress import Progress
 from g2sd_deploy.ranks import Ranks
 from g2sd_deploy.run_folder import check_folder, locked, record_run
 from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import Recipe
+from g2sd_deploy.warnings_file import WARNINGS_FILE, KeptWarnings
 
 if TYPE_CHECKING:
     from g2sd_deploy.artifact import Made
@@ -50,7 +52,7 @@ def run(
         RunFailed: A stage did not succeed, or its verdict is "failed"; the report is made first.
         Stopped: A signal asked the run to end.
     """
-    steps = []
+    steps = list[Step]()
     failed: dict[str, str] = {}
     ranks = runtime.ranks
     with ExitStack() as until_done:
@@ -60,16 +62,19 @@ def run(
             check_folder(recipe, run_folder)
             until_done.enter_context(locked(run_folder))
             _clear_leftovers(run_folder)
-            record_run(recipe, run_folder, command)
+            record_run(recipe, run_folder, command, parents_by_stage(stages))
             return stages
 
-        for stage in ranks.from_main(begin):
+        to_do = ranks.from_main(begin)
+        if ranks.is_main:
+            progress = KeptWarnings(progress, run_folder / WARNINGS_FILE)
+        for stage in to_do:
             if stage.name != "report" and failed.keys() & set(stage.parents.values()):
                 failed[stage.name] = ""
                 if ranks.is_main:
                     shutil.rmtree(run_folder / stage.name, ignore_errors=True)
                 continue
-            reason = ranks.from_main(partial(why_run, recipe, stage, run_folder, force))
+            reason = ranks.from_main(partial(why_run, recipe, stage, run_folder, force)) or _shows_news(stage, steps)
             artifact = _execute(recipe, stage, run_folder, runtime, progress) if reason else _finished(run_folder / stage.name)
             if artifact.failure:
                 failed[stage.name] = artifact.failure
@@ -77,6 +82,12 @@ def run(
     if failed:
         raise RunFailed("; ".join(f"{name}: {reason}" for name, reason in failed.items() if reason))
     return steps
+
+
+def _shows_news(stage: Stage, steps: Sequence[Step]) -> str:
+    """Why the report is made again where no digest tells: times and latencies are on the page, and in no digest."""
+    ran = [step.stage.name for step in steps if step.runs]
+    return f"after {', '.join(ran)}" if stage.name == "report" and ran else ""
 
 
 def _execute(recipe: Recipe, stage: Stage, run_folder: Path, runtime: Runtime, progress: Progress) -> Artifact:

@@ -47,6 +47,11 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     return [Stage(name, _parents(recipe, name, present), _config(recipe, name)) for name in present]
 
 
+def parents_by_stage(stages: Sequence[Stage]) -> dict[str, list[str]]:
+    """What each stage builds on, in the order in which they run."""
+    return {stage.name: sorted(set(stage.parents.values())) for stage in stages}
+
+
 def _parents(recipe: Recipe, name: str, present: Sequence[str]) -> dict[str, str]:
     """Which stage gives each input that a stage reads."""
     masked = {"masked": "teacher" if "teacher" in present else "pretrain"} if recipe.has_teacher_encoder else {}

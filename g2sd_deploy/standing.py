@@ -52,7 +52,7 @@ def _corrupted(job: Job, way: Way, settings: CorruptionSettings, workers: int, s
     assert way.file is not None
     pre, names = job.source.preprocessing, job.source.class_names
     runners = {  # of one thread each: images are shared among the workers
-        "float": TorchRunner(job.source.module, pre, device=torch.device("cpu"), threads=1),
+        "float": TorchRunner(job.asked.module, pre, device=torch.device("cpu"), threads=1),
         "shipped": open_candidate(way.outcome.candidate, way.file.path, pre, threads=1),
     }
     space = LabelSpace.of(names, len(names))

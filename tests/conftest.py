@@ -58,6 +58,14 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_store_of_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests measure stays out of the user's history."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("G2SD_DEVICES", str(tmp_path_factory.mktemp("devices")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fixed_weights() -> None:
     """Weights that a test initialises are the same at every run and in every order."""

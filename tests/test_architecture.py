@@ -49,12 +49,15 @@ TABLE: dict[str, str] = {
     "d.errors": "x.edge",
     "d.randomness": "",
     "d.locks": "",
+    "d.devices": "d.artifact d.errors d.locks x.edge",
     "d.artifact": "d.errors",
     "d.environment": "x.edge",
     "d.signals": "d.errors",
     "d.ranks": "d.errors",
     "d.runtime": "d.errors d.ranks x.edge",
     "d.progress": "",
+    "d.stage_lines": "",
+    "d.warnings_file": "d.artifact d.progress d.stage_lines",
     "d.settings": "d.data.corruptions d.data.rand_augment_policy",  # names that a recipe may write
     "d.recipe": "d.errors d.settings",
     # maths and data
@@ -72,19 +75,26 @@ TABLE: dict[str, str] = {
     "d.data.corruptions": "d.randomness x.edge",
     "d.data.rand_augment_policy": "d.errors",
     "d.data": "d.artifact d.data.corruptions d.data.rand_augment_policy d.errors d.locks d.randomness d.settings d.zoo x.edge",
-    "d.training": "d.artifact d.data d.errors d.randomness d.ranks d.runtime d.settings d.signals",
+    "d.training": "d.artifact d.data d.errors d.randomness d.ranks d.runtime d.settings d.signals d.stage_lines",
     "d.predictors": "d.artifact d.data d.errors d.evaluation d.models.checkpoint d.zoo.weights x.bundle x.edge x.onnx_file",
-    "d.report": "d.errors",
+    "d.reasons": "",
+    "d.report": "d.errors d.reasons",
     # teachers: the catalogue and its downloads, and what reads weights
     "d.zoo": "d d.artifact d.errors d.locks x.edge",
     "d.zoo.weights": "d.errors d.models d.zoo",
     "d.zoo.opening": "d.artifact d.data d.errors d.models d.models.checkpoint d.zoo d.zoo.weights x.edge",
     "d.zoo.taking_in": "d.errors d.models d.models.checkpoint d.zoo d.zoo.opening x.edge",
     # export: what the stage and the command share
-    "d.exporting": "d d.data d.environment d.evaluation.calibration d.evaluation.outcomes d.models d.models.deploy d.settings x.bundle "
-    "x.device_tolerance x.edge x.int8 "
-    "x.onnx_file x.shipping x.targets",
+    "d.exporting": "d d.data d.environment d.evaluation d.evaluation.calibration d.evaluation.outcomes d.models.deploy "
+    "d.settings d.token_merging x.bundle x.device_tolerance x.edge x.int8 x.onnx_file x.shipping x.targets",
     "d.standing": "d.data d.evaluation d.evaluation.metrics d.evaluation.outcomes d.exporting d.settings x.shipping",
+    "d.token_merging": "d.errors d.models x.answers x.edge x.proof x.targets",
+    "d.profiling": "d.artifact d.devices d.errors d.models.deploy d.predictors d.profiling.candidate d.profiling.layers "
+    "d.profiling.torch_calls d.progress d.reasons d.settings x.bundle x.edge x.onnx_file x.shipping x.targets "
+    "x.tensorrt_build x.tensorrt_settings",
+    "d.profiling.candidate": "d.profiling.layers d.settings",
+    "d.profiling.torch_calls": "d.errors d.profiling.candidate",
+    "d.profiling.layers": "d.errors x.bundle x.edge x.onnx_graph x.tensorrt_layers",
     # stages: what they share, and each by itself
     "d.stages": "",
     "d.stages.context": "d.artifact d.data d.models d.progress d.randomness d.runtime d.settings d.training x.edge",
@@ -106,17 +116,22 @@ TABLE: dict[str, str] = {
     "d.stages.evaluate": "d.stages.context d.artifact d.data d.evaluation d.models d.models.checkpoint d.predictors d.randomness "
     "d.settings d.zoo x.edge",
     "d.stages.export": "d.stages.context d.artifact d.evaluation d.exporting d.models.checkpoint d.standing x.targets",
-    "d.stages.profile": "d.stages.context d.artifact d.predictors d.settings x.edge",
+    "d.stages.profile": "d.artifact d.predictors d.profiling d.profiling.candidate d.profiling.layers d.settings d.stages.context x.bundle",
     "d.stages.report": "d.stages.context d.artifact d.report",
     # the entry
     "d.run_folder": "d.artifact d.errors d.locks d.settings",
     "d.planning": "d d.artifact d.data d.errors d.run_folder d.settings d.stages.custom d.stages.teacher d.zoo x.targets",
     "d.pipeline": "d.artifact d.environment d.errors d.planning d.progress d.ranks d.run_folder d.runtime d.settings "
-    "d.stages.context d.training",
-    "d.standalone": "d.artifact d.errors d.predictors d.progress d.report d.settings d.stages.profile",
+    "d.stages.context d.training d.warnings_file",
     "d.probe": "d.artifact d.data d.environment d.errors d.pipeline d.planning d.progress d.recipe d.report d.runtime d.settings "
     "d.training d.zoo x.targets",
     "d.results": "d.artifact d.report",
+    "d.watching": "d.artifact d.errors d.report d.run_folder d.settings d.training d.warnings_file",
+    "d.pairing": "d.evaluation d.report x.paired",
+    "d.comparing": "d.errors d.pairing d.report",
+    "d.report_command": "d.artifact d.comparing d.errors d.report",
+    "d.gates": "d.artifact d.data.corruptions d.errors d.evaluation d.recipe d.settings x.edge x.paired",
+    "d.choosing": "d.artifact d.devices d.errors d.evaluation.intervals x.bundle x.paired",
     "d.evaluate_command": "d d.artifact d.data d.environment d.errors d.evaluation d.predictors d.progress d.report d.runtime d.settings "
     "d.zoo",
     "d.export_command": "d.data d.errors d.evaluation d.exporting d.predictors d.progress d.settings d.standing x.edge x.targets",
@@ -127,12 +142,18 @@ TABLE: dict[str, str] = {
     "d.cli_testsets": "d.cli_errors d.cli_output d.data d.errors d.zoo x.edge",
     "d.cli_data": "d.cli_errors d.cli_output d.cli_testsets d.data d.errors x.edge",
     "d.cli_evaluate": "d.cli_runtime d.data.corruptions d.errors d.evaluate_command d.predictors d.report d.runtime d.settings",
-    "d.cli_export": "d.cli_errors d.errors d.export_command d.exporting d.progress d.settings x.targets",
+    "d.cli_export": "d.cli_errors d.errors d.export_command d.exporting d.progress d.settings d.token_merging x.targets",
+    "d.cli_profile": "d.errors d.profiling d.profiling.layers d.progress d.settings x.edge",
+    "d.cli_devices": "d.cli_errors d.cli_output d.devices d.errors",
+    "d.cli_check": "d.cli_errors d.cli_output d.errors d.gates",
+    "d.cli_pareto": "d.artifact d.choosing d.cli_output d.errors d.report",
+    "d.cli_report": "d.report_command",
+    "d.cli_watch": "d.cli_output d.errors d.watching",
     "d.cli_bundle": "d.cli_errors d.cli_output d.errors x.bundle x.edge",
     "d.cli_teacher": "d.cli_errors d.cli_output d.zoo d.zoo.taking_in",
-    "d.cli": "d d.cli_bundle d.cli_data d.cli_errors d.cli_evaluate d.cli_export d.cli_runtime d.cli_teacher d.doctor d.errors "
-    "d.pipeline d.planning d.probe "
-    "d.recipe d.results d.runtime d.settings d.standalone",
+    "d.cli": "d d.cli_bundle d.cli_check d.cli_data d.cli_devices d.cli_errors d.cli_evaluate d.cli_export d.cli_pareto "
+    "d.cli_profile d.cli_report d.cli_runtime d.cli_teacher d.cli_watch d.doctor d.errors d.pipeline "
+    "d.planning d.probe d.recipe d.results d.runtime d.settings",
     "d.__main__": "d.cli",
 }
 
@@ -146,6 +167,7 @@ HEAVY_UNITS = (
     "d.evaluation",
     "d.methods",
     "d.models",
+    "d.profiling.torch_calls",
     "d.report",
     "d.stages",
     "d.standing",

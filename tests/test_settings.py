@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 import g2sd_deploy
 from g2sd_deploy import settings
+from g2sd_deploy.models.token_merging import most_merged
 from g2sd_deploy.settings import AugmentSettings, DataSettings, MixSettings, Recipe
 from g2sd_deploy.settings.base import Settings
 
@@ -47,7 +48,7 @@ def test_every_setting_is_read_somewhere(group: type[BaseModel]) -> None:
 
 
 def test_every_group_that_others_may_need_is_listed() -> None:
-    in_use = {group for group in GROUPS if not group.__subclasses__()}
+    in_use = {group for group in GROUPS if group.__module__.startswith(settings.__name__) and not group.__subclasses__()}
     assert {group.__name__ for group in in_use} <= set(settings.__all__)
     assert list(settings.__all__) == sorted(settings.__all__)
 
@@ -197,6 +198,15 @@ def test_distillation_of_the_task_needs_a_teacher_of_the_task(method: str) -> No
 )
 def test_settings_of_a_method_that_do_not_fit_are_refused(method: str, changes: dict[str, object], message: str) -> None:
     refused(message, generic=GENERIC[method] | changes)
+
+
+@pytest.mark.parametrize(("pooling", "blocks", "most"), [("cls", 1, 8), ("mean", 2, 5)])
+def test_more_tokens_than_the_student_can_merge_are_refused_before_anything_is_trained(pooling: str, blocks: int, most: int) -> None:
+    stages = {"generic": GENERIC["mae"], "specific": {**SPECIFIC["finetune"], "pooling": pooling}}
+    assert most == most_merged(16, blocks)
+    recipe(**stages, export={"token_merging": most})
+    found = f"export.token_merging is {most + 1}, but each of the student's {blocks} blocks that merge"
+    refused(f"{found} can merge at most {most} of 16 patches", **stages, export={"token_merging": most + 1})
 
 
 def test_a_teacher_is_something() -> None:

@@ -292,11 +292,16 @@ class Classifier(nn.Module):
         nn.init.trunc_normal_(self.head_dist.weight, std=0.02)
         nn.init.zeros_(self.head_dist.bias)
 
+    @property
+    def extra_token(self) -> Float[Tensor, "1 1 D"] | None:
+        """The distillation token, with its position where it has one."""
+        return self.dist_token if self.dist_pos is None or self.dist_token is None else self.dist_token + self.dist_pos
+
     def forward_heads(
         self, images: Float[Tensor, "B C H W"], *, survival: Float[Tensor, "B depth 2"] | None = None
     ) -> tuple[Float[Tensor, "B classes"], Float[Tensor, "B classes"] | None]:
         """Logits of the class head and, where there is one, of the distillation head."""
-        extra = self.dist_token if self.dist_pos is None or self.dist_token is None else self.dist_token + self.dist_pos
+        extra = self.extra_token
         num_patches = self.encoder.spec.num_patches
         match self.pooling:
             case "cls":

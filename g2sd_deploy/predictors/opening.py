@@ -105,6 +105,16 @@ def bundle_predictor(folder: Path, *, name: str | None = None, asked: AskedPrepr
     )
 
 
+def bundle_folder(path: Path) -> Path | None:
+    """The bundle in a folder: the folder itself, or what an export stage made; None where there is none.
+
+    Raises:
+        UserError: It is a stage's folder, and a file of the stage is missing, changed or truncated.
+    """
+    verify_artifact(path)
+    return next((folder for folder in (path, path / "bundle") if (folder / _MANIFEST).is_file()), None)
+
+
 def verify_artifact(folder: Path) -> None:
     """Verify a stage's folder; anything else is let through.
 
@@ -119,10 +129,8 @@ def verify_artifact(folder: Path) -> None:
 
 
 def _from_folder(name: str, path: Path, device: "torch.device", asked: AskedPreprocessing | None) -> Predictor:
-    verify_artifact(path)
-    for folder in (path, path / "bundle"):
-        if (folder / _MANIFEST).is_file():
-            return bundle_predictor(folder, name=name, asked=asked)
+    if (folder := bundle_folder(path)) is not None:
+        return bundle_predictor(folder, name=name, asked=asked)
     if (path / _CLASSIFIER).is_file():
         return classifier_predictor(path / _CLASSIFIER, device, name=name, asked=asked)
     raise UserError(f"{path}: holds neither {_CLASSIFIER} nor a bundle's {_MANIFEST}; give {_WANTED}")

@@ -100,15 +100,15 @@ def stretched_seconds(trial_seconds: float, parts: Sequence[tuple[float, float]]
     return trial_seconds + sum(seconds * (factor - 1) for seconds, factor in parts)
 
 
-def profile_seconds(trial_seconds: float, mean_ms: Sequence[float], passes_tried: int, passes: int) -> float:
-    """Time of the latency stage: the trial's, and the passes that it left out.
+def profile_seconds(trial_seconds: float, num_series: int, series_tried_s: float, series_s: float) -> float:
+    """Most time of the latency stage: the trial's, and what its series were cut short by.
 
     Args:
-        mean_ms: Mean time of a pass, of each series.
-        passes_tried: Passes of each series in the trial, warm-up included.
-        passes: Those of the run.
+        num_series: Models on runtimes, with each batch and scenario.
+        series_tried_s: Most time of each in the trial.
+        series_s: Most time of each in the run.
     """
-    return trial_seconds + (passes - passes_tried) * sum(mean_ms) / _MS
+    return trial_seconds + num_series * max(0.0, series_s - series_tried_s)
 
 
 def full_bytes(files: Mapping[str, int], factors: Mapping[str, float]) -> int:

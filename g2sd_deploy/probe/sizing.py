@@ -15,7 +15,8 @@ NUM_STEPS = 20
 """Optimiser steps of each training stage in a trial, if it has so many."""
 MIN_STEPS = 3
 """Fewest of them, whatever time they take."""
-PROFILE_REPEATS, PROFILE_WARMUP = 10, 2
+PROFILE_SECONDS = 0.1
+"""For each thing that the profile times; a round of each is timed in any case."""
 _HANDFUL_AT_224 = 160
 _CORRUPTED_AT_224 = 16
 _MOST_IMAGES, _MOST_CORRUPTED = 2000, 400
@@ -112,7 +113,7 @@ def trial_recipe(recipe: Recipe, extent: Extent, running: Set[str]) -> Recipe:
             "similarity": {"max_images": extent.trial_compared, "batch_size": extent.trial_compared},
             "sets": [],
         },
-        "profile": {"repeats": PROFILE_REPEATS, "warmup": PROFILE_WARMUP},
+        "profile": {"seconds": PROFILE_SECONDS},
     }
     if recipe.export is not None:
         _, calibrated = _num_calibrated(recipe.export, extent)

@@ -19,8 +19,7 @@ from g2sd_deploy.probe import estimates
 from g2sd_deploy.probe.estimates import Estimate
 from g2sd_deploy.probe.sizing import (
     MIN_STEPS,
-    PROFILE_REPEATS,
-    PROFILE_WARMUP,
+    PROFILE_SECONDS,
     Extent,
     decoded_bytes,
     evaluation_factors,
@@ -227,8 +226,8 @@ def _other(row: Estimate, recipe: Recipe, extent: Extent, artifact: Artifact, wa
             seconds = estimates.stretched_seconds(watched.seconds, list(zip(settled, factors, strict=True)))
         case "profile":
             assert recipe.profile is not None
-            passes, tried = recipe.profile.repeats + recipe.profile.warmup, PROFILE_REPEATS + PROFILE_WARMUP
-            seconds = estimates.profile_seconds(watched.seconds, [r["mean_ms"] for r in artifact.metrics["rows"]], tried, passes)
+            num = sum(one["verdict"] != "not_run" for one in artifact.metrics["rows"])
+            seconds = estimates.profile_seconds(watched.seconds, num, PROFILE_SECONDS, recipe.profile.seconds)
         case _:
             seconds = watched.seconds
     grows = {"train_": more_train, "test_": more_test, "predictions-": more_test}

@@ -11,31 +11,34 @@ from g2sd_deploy.recipe.written import KeyPath
 from g2sd_deploy.settings import Recipe
 
 
-def explain(error: ValidationError, path: Path, places: dict[KeyPath, str], given: dict[KeyPath, str]) -> str:
+def explain(
+    error: ValidationError, path: Path, places: dict[KeyPath, str], given: dict[KeyPath, str], root: type[BaseModel] = Recipe
+) -> str:
     """One line for the first problem; the count of the others.
 
     Args:
         error: What pydantic found.
-        path: The recipe.
+        path: The recipe, or another file of settings.
         places: `file:line` of every key.
         given: Overrides by their keys.
+        root: The settings that the file holds.
     """
     problems = error.errors(include_url=False)
     problem = min(problems, key=lambda p: p["type"] != "extra_forbidden")
-    keys, group = _located(problem)
+    keys, group = _located(problem, root)
     message = f"{_where(path, keys, places, given)}: {_say(problem, keys, group)}"
     more = len(problems) - 1
     return message + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
 
 
-def _located(problem: Any) -> tuple[KeyPath, type[BaseModel] | None]:
+def _located(problem: Any, root: type[BaseModel]) -> tuple[KeyPath, type[BaseModel] | None]:
     """Keys of the problem as a file writes them, and the group of settings that the last of them belongs to.
 
     Pydantic puts the chosen method between a section and its keys, which no file has: generic, g2sd, decoder.
     """
     keys: list[str | int] = []
     owner: type[BaseModel] | None = None
-    group: type[BaseModel] | None = Recipe
+    group: type[BaseModel] | None = root
     methods: dict[str, type[BaseModel]] = {}
     for part in problem["loc"]:
         if methods:

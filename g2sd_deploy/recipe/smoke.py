@@ -27,7 +27,7 @@ def shrink_for_smoke(recipe: Recipe) -> Recipe:
                 "similarity": {"max_images": BATCH_SIZE, "batch_size": BATCH_SIZE},
                 "sets": [],
             },
-            "export": {"max_quantisers": 1, "calibration_images": 8, "robustness": {"max_images": 4}},
-            "profile": {"repeats": 10, "warmup": 2},
+            "export": {"max_quantisers": 1, "calibration_images": 8, "timing_seconds": 0.1, "robustness": {"max_images": 4}},
+            "profile": {"seconds": 0.1},
         },
     )

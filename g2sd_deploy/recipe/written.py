@@ -27,13 +27,17 @@ class Written:
     places: dict[KeyPath, str]
 
 
-def read_written(path: Path) -> Written:
+def read_written(path: Path, what: str = "a recipe") -> Written:
     """Read a YAML file that holds a mapping.
+
+    Args:
+        path: The file.
+        what: What it should be, for errors.
 
     Raises:
         UserError: Unreadable file, invalid YAML, a key given twice, or something else than a mapping.
     """
-    document = _parse(_read_text(path), path)
+    document = _parse(_read_text(path, what), path, what)
     return Written(_plain(document), {keys: f"{path}:{line}" for keys, line in _key_lines(document).items()})
 
 
@@ -64,16 +68,16 @@ def override(values: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str
     return values, given
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, what: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not a UTF-8 text file; a recipe is a YAML file") from None
+        raise UserError(f"{path}: not a UTF-8 text file; {what} is a YAML file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _parse(text: str, path: Path) -> Any:
+def _parse(text: str, path: Path, what: str) -> Any:
     try:
         document = YAML(typ="rt").load(text)
     except DuplicateKeyError as error:
@@ -87,7 +91,7 @@ def _parse(text: str, path: Path) -> Any:
         raise UserError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(document, Mapping):
         found = "an empty file" if document is None else "a list" if isinstance(document, list) else f"{document!r:.40}"
-        raise UserError(f"{path}: a recipe is a mapping of settings (`name: ...`), not {found}")
+        raise UserError(f"{path}: {what} is a mapping of settings (`name: ...`), not {found}")
     return document
 
 

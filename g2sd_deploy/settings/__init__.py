@@ -18,11 +18,11 @@ from g2sd_deploy.settings.outcome import (
     ExportSettings,
     LicenceSettings,
     OcclusionSettings,
-    ProfileSettings,
     ReportSettings,
     RobustnessSettings,
     SimilaritySettings,
 )
+from g2sd_deploy.settings.profile import ProfileSettings
 from g2sd_deploy.settings.quantise import QuantiseSettings
 from g2sd_deploy.settings.recipe import Recipe
 from g2sd_deploy.settings.specific import (

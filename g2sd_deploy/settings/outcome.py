@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from g2sd_deploy.data.corruptions import CorruptionName
 from g2sd_deploy.settings.base import Fraction, Settings
@@ -110,21 +110,12 @@ class ExportSettings(Settings):
     """Accuracy under corruption of the file that ships, beside the float model's; null leaves it out."""
     num_samples: PositiveInt = 16
     """Test images stored in the bundle for its self-test."""
+    token_merging: NonNegativeInt = 0
+    """Patch tokens that each block of the student merges with others like them, for speed; what that costs in accuracy is measured."""
+    timing_seconds: PositiveFloat = 4.0
+    """The most time for which each candidate is timed; where the machine is quiet it takes less."""
     licences: LicenceSettings = LicenceSettings()
     """Under which licences the bundle may be used."""
-
-
-class ProfileSettings(Settings):
-    """Latency on this machine's CPU."""
-
-    batches: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (1, 8)
-    """Batch sizes to time."""
-    threads: PositiveInt = 2
-    """Threads that a forward pass may use."""
-    warmup: PositiveInt = 20
-    """Forward passes before the clock counts."""
-    repeats: Annotated[int, Field(ge=10)] = 700
-    """Timed forward passes; 662 or more carry a p99."""
 
 
 class ReportSettings(Settings):

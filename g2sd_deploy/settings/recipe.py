@@ -8,7 +8,8 @@ from g2sd_deploy.settings.base import Settings
 from g2sd_deploy.settings.data import DataSettings
 from g2sd_deploy.settings.generic import DmaeSettings, G2sdSettings, GenericSettings, MaeSettings, TinymimSettings
 from g2sd_deploy.settings.networks import EncoderSettings
-from g2sd_deploy.settings.outcome import EvaluateSettings, ExportSettings, ProfileSettings, ReportSettings
+from g2sd_deploy.settings.outcome import EvaluateSettings, ExportSettings, ReportSettings
+from g2sd_deploy.settings.profile import ProfileSettings
 from g2sd_deploy.settings.quantise import QuantiseSettings
 from g2sd_deploy.settings.specific import SpecificSettings
 from g2sd_deploy.settings.teachers import BaselineSettings, FinetuneSettings, PretrainSettings, TeacherSettings
@@ -120,7 +121,22 @@ def _misfits(recipe: Recipe) -> list[str]:
         num_patches = (recipe.data.image_px // encoder.patch_px) ** 2
         if int(num_patches * (1 - stage.mask_ratio)) < 1:
             problems.append(f"{section}.mask_ratio is {stage.mask_ratio}, which hides all {num_patches} patches of an image; lower it")
-    return problems + (_block_misfits(recipe.generic, recipe.student) if recipe.student is not None else [])
+    if recipe.student is None:
+        return problems
+    return problems + _block_misfits(recipe.generic, recipe.student) + _merging_misfits(recipe, recipe.student)
+
+
+def _merging_misfits(recipe: Recipe, student: EncoderSettings) -> list[str]:
+    """More tokens to merge than the student's blocks can: half of those that reach the last block that merges."""
+    if recipe.export is None or recipe.specific is None or not recipe.export.token_merging:
+        return []
+    blocks = student.depth - (recipe.specific.pooling == "cls")  # behind the last one the class token alone is read
+    num_patches = (recipe.data.image_px // student.patch_px) ** 2
+    most = num_patches // (blocks + 1) if blocks else 0
+    if recipe.export.token_merging <= most:
+        return []
+    found = f"export.token_merging is {recipe.export.token_merging}"
+    return [f"{found}, but each of the student's {blocks} blocks that merge can merge at most {most} of {num_patches} patches"]
 
 
 def _block_misfits(generic: GenericSettings | None, student: EncoderSettings) -> list[str]:

@@ -33,7 +33,7 @@ def run(context: Context) -> Made:
         provenance={"recipe": context.recipe.name, "student": student.digest},
     )
     tick = context.progress.update
-    reference = TorchRunner(job.source.module, job.source.preprocessing, device=torch.device("cpu"))
+    reference = TorchRunner(job.asked.module, job.source.preprocessing, device=torch.device("cpu"))
     with tempfile.TemporaryDirectory(prefix="export.") as scratch:
         exported = export_bundle(job, reference, scratch=Path(scratch), folder=context.folder / BUNDLE, tick=tick)
         scores = standing(job, exported.shipment, workers=context.runtime.num_threads, seed=context.recipe.seed, tick=tick)

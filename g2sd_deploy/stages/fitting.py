@@ -67,7 +67,7 @@ class Telling:
     def __init__(self, context: Context, feed: Feed, band: LossBandSettings | None) -> None:
         is_main = context.runtime.ranks.is_main
         self.trackers = context.trackers if is_main else None
-        self._metrics = MetricsFile(context.run_folder / METRICS_FILE, context.stage) if is_main else None
+        self._metrics = MetricsFile(context.run_folder / METRICS_FILE, context.stage, feed.num_steps) if is_main else None
         self._context, self._feed, self._band = context, feed, band
         self._rows: list[Row] = []
 

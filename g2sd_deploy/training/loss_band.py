@@ -1,13 +1,13 @@
 """Is the loss where it has to be? A generic stage whose teacher cannot teach looks busy and learns nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from g2sd_deploy.settings import LossBandSettings
-from g2sd_deploy.training.record import Row
 
 _NOTHING_LEARNT = "predicting nothing costs 0.247"
 
-Rows = Sequence[Row]
+Rows = Sequence[Mapping[str, Any]]
 
 
 def loss_band_problem(rows: Rows, num_steps: int, band: LossBandSettings) -> str:
@@ -34,12 +34,12 @@ def loss_band_verdict(rows: Rows, num_steps: int, band: LossBandSettings) -> dic
 
 def _is_due(rows: Rows, num_steps: int, band: LossBandSettings) -> bool:
     """Whether the newest row is the first at or after the stated share of the steps."""
-    return rows[-1]["step"] >= band.after * num_steps > rows[-2]["step"]
+    return bool(rows[-1]["step"] >= band.after * num_steps > rows[-2]["step"])
 
 
 def _mean_when_due(rows: Rows, num_steps: int, band: LossBandSettings) -> float:
     """Mean loss from nine tenths of the way on."""
-    window = [row["loss"] for row in rows if row["step"] >= 0.9 * band.after * num_steps]
+    window: list[float] = [row["loss"] for row in rows if row["step"] >= 0.9 * band.after * num_steps]
     return sum(window) / len(window)
 
 

@@ -11,6 +11,7 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 
 from g2sd_deploy.artifact import write_text_whole
 from g2sd_deploy.runtime import Tracker
+from g2sd_deploy.stage_lines import lines_of_others
 from g2sd_deploy.training.record import Row
 
 METRICS_FILE = "metrics.jsonl"
@@ -23,30 +24,25 @@ class MetricsFile:
     Args:
         path: The file; made where it is missing.
         stage: Whose rows are written; older rows of it are replaced.
+        num_steps: Steps of the whole stage, told in each row for who watches.
     """
 
-    def __init__(self, path: Path, stage: str) -> None:
-        self._path, self._stage = path, stage
+    def __init__(self, path: Path, stage: str, num_steps: int) -> None:
+        self._path, self._stage, self._num_steps = path, stage, num_steps
 
     def begin(self, history: Sequence[Row]) -> None:
         """Keep the rows of other stages, and of this one those that a checkpoint holds, without the time and speed of then."""
-        found = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
-        others = [line for line in found if not self._is_own(line)]
-        own = [json.dumps({"stage": self._stage, **row}) for row in history]
+        others = lines_of_others(self._path, self._stage)
+        own = [json.dumps(self._told(row)) for row in history]
         write_text_whole(self._path, "".join(f"{line}\n" for line in [*others, *own]))
 
     def add(self, row: Row, images_per_s: float) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": self._stage, **row, "images_per_s": round(images_per_s, 1), "time": now}) + "\n")
+            file.write(json.dumps({**self._told(row), "images_per_s": round(images_per_s, 1), "time": now}) + "\n")
 
-    def _is_own(self, line: str) -> bool:
-        """Also what a killed process left half written."""
-        try:
-            found = json.loads(line)
-        except ValueError:
-            return True
-        return not isinstance(found, dict) or found.get("stage") == self._stage
+    def _told(self, row: Row) -> dict[str, int | float | str]:
+        return {"stage": self._stage, **row, "num_steps": self._num_steps}
 
 
 class Trackers:

@@ -63,10 +63,9 @@ def test_json_is_one_object_with_every_stages_figures(g2sd: Callable[..., Any], 
     }
     assert set(found["stages"]["evaluate"]["models"]) == {"teacher", "student", "baseline"}
     assert found["stages"]["export"]["parity"]["verdict"] == "passed"
-    assert {(row["model"], row["runtime"], row["batch"]) for row in found["stages"]["profile"]["rows"]} == {
-        (model, runtime, batch)
-        for model, runtime in (("teacher", "torch"), ("student", "torch"), ("student", "onnxruntime"))
-        for batch in (1, 8)
+    models = (("teacher", "", "torch"), ("student", "", "torch"), ("student", "fp32-onnxruntime", "onnxruntime"))
+    assert {(row["model"], row["variant"], row["runtime"], row["batch"]) for row in found["stages"]["profile"]["rows"]} == {
+        (*model, 1) for model in (*models, ("reference", "", "onnxruntime"))
     }
 
 
@@ -83,7 +82,7 @@ def test_a_deleted_stage_is_made_again_bit_for_bit(g2sd: Callable[..., Any], own
     (own_run / "generic").rmdir()
     answer = g2sd(*smoke_run.arguments, "--out", own_run)
     assert answer.code == 0
-    assert [line for line in answer.err.splitlines() if line.endswith(": starts")] == ["generic: starts"]
+    assert [line for line in answer.err.splitlines() if line.endswith(": starts")] == ["generic: starts", "report: starts"]
     before, after = read_artifact(smoke_run.folder / "generic"), read_artifact(own_run / "generic")
     assert before is not None and after is not None and before.digest == after.digest
 
@@ -184,6 +183,14 @@ def test_the_version_is_printed(g2sd: Callable[..., Any]) -> None:
         "bundle diff",
         "bundle sign",
         "bundle serve-sample",
+        "devices add",
+        "devices list",
+        "devices check",
+        "devices clean",
+        "devices history",
+        "devices remove",
+        "baseline update",
+        "baseline show",
     ],
 )
 def test_every_command_has_help(command: str, g2sd: Callable[..., Any]) -> None:
@@ -194,5 +201,5 @@ def test_every_command_has_help(command: str, g2sd: Callable[..., Any]) -> None:
 def test_help_lists_no_other_command(g2sd: Callable[..., Any]) -> None:
     text = g2sd("--help").out.partition("Commands:")[2]
     listed = [line.split()[0] for line in text.splitlines() if re.match("  \\S", line)]
-    commands = ["run", "plan", "validate", "schema", "evaluate", "export", "profile", "report", "doctor"]
-    assert listed == [*commands, "recipes", "teacher", "data", "targets", "bundle"]
+    commands = ["run", "plan", "validate", "schema", "evaluate", "profile", "check", "pareto", "report", "watch", "export", "doctor"]
+    assert listed == [*commands, "recipes", "teacher", "data", "targets", "bundle", "devices", "baseline"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from g2sd_deploy import planning
-from g2sd_deploy.artifact import read_artifact
+from g2sd_deploy.artifact import Made, read_artifact
 from g2sd_deploy.errors import RunFailed, UserError
 from g2sd_deploy.planning import STAGES, Step, plan, stages_of
 from g2sd_deploy.recipe import find_recipe, load_recipe
@@ -75,7 +75,7 @@ AFTER_GENERIC = ["specific", "evaluate", "export", "profile", "report"]
         ("evaluate.batch_size=50", ["evaluate", "report"], "evaluate.batch_size: None -> 50"),
         ("evaluate.corruptions=null", ["evaluate", "report"], "evaluate.corruptions: "),
         ("export.num_samples=4", ["export", "profile", "report"], "export.num_samples: 16 -> 4"),
-        ("profile.repeats=11", ["profile", "report"], "profile.repeats: 700 -> 11"),
+        ("profile.seconds=11", ["profile", "report"], "profile.seconds: 6.0 -> 11.0"),
         ("report.title=New", ["report"], "report.title: None -> New"),
         ("description=New", ["report"], "description: "),
         ("seed=1", ["generic", "specific", "baseline", "evaluate", "export", "profile", "report"], "seed: 0 -> 1"),
@@ -143,18 +143,19 @@ def test_a_stage_that_makes_the_same_again_stops_the_change_there(stages: Any, r
     assert names(planned) == ["generic", *AFTER_GENERIC]  # a plan cannot know
     assert {step.stage.name: step.reason for step in planned}["specific"] == "after generic"
     run_recipe(quickstart("generic.epochs=99"))
-    assert stages.take() == ["generic"]
+    assert stages.take() == ["generic", "report"]
 
 
-def test_force_runs_a_stage_that_is_up_to_date_and_nothing_else_where_it_makes_the_same(
+def test_force_runs_a_stage_that_is_up_to_date_and_but_for_the_report_nothing_else_where_it_makes_the_same(
     stages: Any, run_recipe: RunRecipe, tmp_path: Path
 ) -> None:
     run_recipe(quickstart())
     stages.take()
     assert plan(quickstart(), tmp_path / "out", force="generic")[2].reason == "forced"
     done = run_recipe(quickstart(), force="generic")
-    assert names(done) == stages.take() == ["generic"]
+    assert names(done) == stages.take() == ["generic", "report"]
     assert done[2].reason == "forced"
+    assert done[-1].reason == "after generic", "times are on the page, and in no digest"
 
 
 def test_until_stops_after_a_stage_and_the_next_run_goes_on(stages: Any, run_recipe: RunRecipe) -> None:
@@ -185,7 +186,7 @@ def test_a_deleted_artifact_is_made_again(stages: Any, run_recipe: RunRecipe, tm
     stages.take()
     (tmp_path / "out" / "specific" / "artifact.json").unlink()
     run_recipe(quickstart())
-    assert stages.take() == ["specific"]
+    assert stages.take() == ["specific", "report"]
 
 
 def test_a_failed_verdict_is_reported_and_not_built_upon(stages: Any, run_recipe: RunRecipe, tmp_path: Path) -> None:
@@ -288,6 +289,31 @@ def test_the_run_records_what_was_asked(stages: Any, run_recipe: RunRecipe, tmp_
     found = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (found["recipe"], found["command"]) == ("quickstart", "g2sd run quickstart --set seed=7")
     assert Recipe.model_validate_json(json.dumps(found["resolved"])) == quickstart("seed=7")
+    assert list(found["stages"]) == [stage.name for stage in stages_of(quickstart())]
+    assert found["stages"]["specific"] == ["data", "generic", "teacher"]
+
+
+def test_the_run_records_the_stages_that_were_asked_for(stages: Any, run_recipe: RunRecipe, tmp_path: Path) -> None:
+    run_recipe(quickstart(), until="generic")
+    assert list(json.loads((tmp_path / "out" / "run.json").read_text())["stages"]) == ["data", "teacher", "generic"]
+
+
+def test_warnings_lie_on_disk_while_a_run_goes_on(
+    stages: Any, run_recipe: RunRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = stages.run
+
+    def warning(context: Any) -> Made:
+        if context.stage == "generic":
+            context.warn("cat.jpg: cut off")
+        return plain(context)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(stages, "run", warning)
+    run_recipe(quickstart())
+    kept = tmp_path / "out" / "warnings.jsonl"
+    assert json.loads(kept.read_text()) == {"stage": "generic", "warning": "cat.jpg: cut off"}
+    run_recipe(quickstart(), force="generic")
+    assert kept.read_text().count("\n") == 1, "a stage that begins again removes its own"
 
 
 def test_the_folder_of_another_recipe_is_refused_and_left_alone(stages: Any, run_recipe: RunRecipe, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ generic: {method: mae, decoder: {width: 8, depth: 1, heads: 1}, epochs: 2, warmu
 specific: {method: finetune, epochs: 0.4, batch_size: 32, base_lr: 1.0e-3, ema_decay: 0.9}
 evaluate: {corruptions: {names: [contrast, fog], severities: [1, 5], max_images: 300}}
 export: {}
-profile: {batches: [1], threads: 1, repeats: 40, warmup: 10}
+profile: {batches: [1], threads: 1, seconds: 2}
 """
 STAGES = ["data", "generic", "specific", "evaluate", "export", "profile", "report"]
 
@@ -238,9 +238,10 @@ def test_only_the_parts_that_grow_are_stretched() -> None:
     assert estimates.stretched_seconds(6.0, [(2.0, 10.0), (3.0, 2.0)]) == pytest.approx(1 + 20 + 6)
 
 
-def test_passes_that_the_trial_left_out_are_added() -> None:
-    # 700 + 20 passes instead of 12, of 5 and 45 ms
-    assert estimates.profile_seconds(3.0, [5.0, 45.0], 12, 720) == pytest.approx(3 + 708 * 0.050)
+def test_the_time_that_the_trial_cut_its_series_short_by_is_added() -> None:
+    # 6 series of at most 4 s instead of 0.1 s
+    assert estimates.profile_seconds(3.0, 6, 0.1, 4.0) == pytest.approx(3 + 6 * 3.9)
+    assert estimates.profile_seconds(3.0, 6, 0.1, 0.05) == 3.0
 
 
 @pytest.mark.parametrize(

@@ -11,20 +11,13 @@ import pytest
 
 G2sd = Callable[..., Any]
 ON = ("--on", "bundled:fashion-mnist", "--max-images", "40")
+QUICK = ("--calibration-images", "16", "--not-corrupted", "--timing-seconds", "0.1")
 ONLY = ("--only", "fp32-onnxruntime")
 
 
 def error_of(answer: Any, code: int = 2) -> str:
     assert answer.code == code and answer.err.startswith("error: ") and answer.err.count("\n") == 1, answer.err
     return str(answer.err.removeprefix("error: ").removesuffix("\n"))
-
-
-def rows_of(answer: Any) -> list[dict[str, Any]]:
-    assert answer.code == 0, answer.err
-    assert answer.out.count("\n") == 1
-    found = json.loads(answer.out)
-    assert list(found) == ["rows"]
-    return list(found["rows"])
 
 
 def test_an_exported_classifier_is_a_bundle_that_proves_itself(g2sd: G2sd, smoke_run: Any, tmp_path: Path, python: str) -> None:
@@ -45,16 +38,19 @@ def test_an_exported_classifier_is_a_bundle_that_proves_itself(g2sd: G2sd, smoke
 
 def test_latency_is_measured_per_model_and_batch(g2sd: G2sd, smoke_run: Any) -> None:
     models = [smoke_run.folder / "specific", smoke_run.folder / "export"]
-    rows = rows_of(g2sd("profile", *models, "--batch", "1,2", "--threads", "1", "--repeats", "10", "--json"))
-    assert [(row["model"], row["batch"], row["threads"], row["num_samples"]) for row in rows] == [
-        (str(path), batch, 1, 10) for path in models for batch in (1, 2)
-    ]
-    assert all(0 < row["min_ms"] <= row["p50_ms"] <= row["p90_ms"] for row in rows)
+    options = ("--runtime", "onnxruntime", "--batch", "1,2", "--threads", "1", "--seconds", "0.1", "--percentile", "50", "--json")
+    answer = g2sd("profile", *models, *options)
+    assert answer.code in (0, 1), answer.err  # whether a latency is believed is a matter of the moment
+    rows = json.loads(answer.out)["rows"]
+    assert {(row["model"], row["variant"], row["batch"], row["threads"]) for row in rows} == {
+        (*model, batch, 1) for model in ((str(models[0]), ""), (str(models[1]), "fp32-onnxruntime"), ("reference", "")) for batch in (1, 2)
+    }
+    assert all(0 < row["min_ms"] <= row["p50_ms"] for row in rows)
 
 
 def test_a_report_is_written_where_asked_for(g2sd: G2sd, smoke_run: Any, tmp_path: Path) -> None:
     answer = g2sd("report", smoke_run.folder, "--out", tmp_path / "page")
-    assert answer.out.splitlines() == [str(tmp_path / "page" / "report.html"), str(tmp_path / "page" / "report.md")]
+    assert answer.out.splitlines() == [str(tmp_path / "page" / f"report.{kind}") for kind in ("html", "md", "json")]
     for path in map(Path, answer.out.splitlines()):
         assert path.stat().st_size > 1000
     assert g2sd("report", smoke_run.folder, "--out", tmp_path / "page").code == 0, "a page may be written again"
@@ -156,7 +152,7 @@ def test_targets_are_listed_and_shown(g2sd: G2sd) -> None:
 
 def test_every_candidate_of_a_target_gets_a_verdict_and_a_reason(g2sd: G2sd, smoke_run: Any, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    answer = g2sd("export", smoke_run.folder / "specific", *ON, "--calibration-images", "16", "--not-corrupted", "--out", out, "--json")
+    answer = g2sd("export", smoke_run.folder / "specific", *ON, *QUICK, "--out", out, "--json")
     assert answer.code == 0, answer.err
     made = json.loads(answer.out)
     assert sum(one["chosen"] for one in made["candidates"]) == 1

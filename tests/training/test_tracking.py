@@ -21,7 +21,7 @@ def row(step: int, loss: float = 1.0) -> Row:
 def test_rows_of_all_stages_stand_in_one_file_with_speed_and_time(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for stage in ("generic", "specific"):
-        file = MetricsFile(path, stage)
+        file = MetricsFile(path, stage, 20)
         file.begin([])
         file.add(row(0, 0.5), 123.456)
         file.add(row(10, 0.25), 130.0)
@@ -38,19 +38,20 @@ def test_rows_of_all_stages_stand_in_one_file_with_speed_and_time(tmp_path: Path
 def test_a_stage_that_goes_on_keeps_what_its_checkpoint_knew_and_drops_what_came_after(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for stage in ("generic", "specific"):
-        file = MetricsFile(path, stage)
+        file = MetricsFile(path, stage, 21)
         file.begin([])
         for step in (0, 10, 20):
             file.add(row(step), 1.0)
     with path.open("a") as file_:
         file_.write('{"stage": "specific", "step": 3')  # killed while it wrote
-    again = MetricsFile(path, "specific")
+    again = MetricsFile(path, "specific", 21)
     again.begin([row(0), row(10)])
     again.add(row(20), 2.0)
     assert [(one["stage"], one["step"]) for one in rows_of(path)] == [
         *(("generic", step) for step in (0, 10, 20)),
         *(("specific", step) for step in (0, 10, 20)),
     ]
+    assert {one["num_steps"] for one in rows_of(path)} == {21}, "also in the rows that a checkpoint knew"
 
 
 def trackers(folder: Path) -> Trackers:
