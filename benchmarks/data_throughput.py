@@ -36,6 +36,7 @@ from torchvision.datasets import ImageFolder
 
 from g2sd_deploy.data.encoding import Encoding
 from g2sd_deploy.data.images import Samples, evenly_spread
+from g2sd_deploy.data.crop_maker import CropMaker
 from g2sd_deploy.data.loading import Loader, Ticket
 from g2sd_deploy.data.preparing import Options, prepare
 from g2sd_deploy.data.rand_augment import fill_from_mean
@@ -81,7 +82,8 @@ def runnable(policy: RandAugment) -> RandAugment:
 def ours(samples: Samples, policy: str | None, *, normalised: bool) -> Load:
     """This package's loader, in this process."""
     augment = ClassifyAugmentSettings(crop_scale=(0.08, 1.0), rand_augment=policy)
-    loader = Loader(samples, augment, seed=0, image_px=IMAGE_PX, num_channels=3, mean=MEAN, workers=0, pin_memory=False)
+    maker = CropMaker(samples, augment, seed=0, image_px=IMAGE_PX, num_channels=3, mean=MEAN)
+    loader = Loader(maker, workers=0, pin_memory=False)
     mean, std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
 
     def load(indices: np.ndarray) -> torch.Tensor:

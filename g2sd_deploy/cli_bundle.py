@@ -183,7 +183,7 @@ def _print_verified(bundle: Path, verified: "Verified", signature: str) -> None:
 
 
 def _print_shown(bundle: "Bundle") -> None:
-    table = cli_output.new_table("variant", "file", "MiB", "top-1", "p50 ms", "verdict")
+    table = cli_output.new_table("variant", "file", "MiB", "top-1" if bundle.task is None else "measured", "p50 ms", "verdict")
     for variant in bundle.variants:
         name = f"{variant.name} *" if variant.name == bundle.default else variant.name
         verdict = f"{variant.verdict}: {variant.reason}" if variant.reason else variant.verdict
@@ -205,11 +205,13 @@ def _facts(bundle: "Bundle") -> "Iterable[str]":
 
 def _numbers(variant: "Variant") -> tuple[str, str]:
     """Accuracy and latency as far as they are known."""
+    from g2sd_export.bundle.dense_words import metrics_of
     from g2sd_export.bundle.model_card import top1_of
 
-    top1 = top1_of(variant.to_dict())
+    top1, (metrics, _) = top1_of(variant.to_dict()), metrics_of(variant.to_dict())
+    shares = [f"{top1[0]:.2%}"] if top1 else [f"{name} {share:.2%}" for name, share in metrics.items()]
     p50_ms = (variant.latency or {}).get("p50_ms")
-    return f"{top1[0]:.2%}" if top1 else "", f"{p50_ms:.2f}" if p50_ms is not None else ""
+    return ", ".join(shares), f"{p50_ms:.2f}" if p50_ms is not None else ""
 
 
 def _first_line(path: Path | None) -> str | None:

@@ -7,22 +7,25 @@ import typer
 
 from g2sd_deploy import cli_output
 from g2sd_deploy.cli_errors import tell_errors
+from g2sd_deploy.cli_scenes import write_scenes
 from g2sd_deploy.cli_testsets import check_set, list_sets, pull_sets
 from g2sd_deploy.errors import EXIT_FAILED, UserError
 
 if TYPE_CHECKING:
     from g2sd_deploy.data.images import Skipped
+    from g2sd_deploy.data.verifying import Tick, Verified
 
 data_app = typer.Typer(
     help="Prepare and verify data sets for training; fetch and check public test sets.", no_args_is_help=True, rich_markup_mode=None
 )
 
-SourceName = Literal["idx", "folder", "shards", "huggingface", "numpy"]
+SourceName = Literal["idx", "folder", "shards", "huggingface", "numpy", "masks", "coco"]
 SrcArg = Annotated[str, typer.Argument(metavar="SRC", help="Data set: SPLIT/CLASS/IMAGE folders, shards, or another source of a recipe.")]
 SourceOpt = Annotated[SourceName | None, typer.Option("--source", help="Kind of SRC, as data.source; guessed from its files by default.")]
 SplitsOpt = Annotated[str | None, typer.Option("--splits", help="Comma-separated splits; all by default.")]
 WorkersOpt = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; one per CPU core by default.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+IgnoreZeroOpt = Annotated[bool, typer.Option("--ignore-zero", help="Masks ask nothing where they are 0, as data.ignore_zero.")]
 
 _PER_SHARD = 1000
 _MOST_SKIPPED = 100
@@ -59,6 +62,7 @@ def prepare_data(
     from g2sd_export.edge.runner import available_cpus
 
     name = _check_apart(src, dst)
+    _refuse_dense(src, source)
     kind = source or guess_kind(src)
     chosen = chosen_splits(kind, src, splits)
     options = preparing.Options(Encoding(short_side, quality), shards, images_per_shard or _PER_SHARD, chosen)
@@ -82,17 +86,21 @@ def prepare_data(
 @data_app.command("verify")
 @tell_errors
 def verify_data(
-    src: SrcArg, splits: SplitsOpt = None, workers: WorkersOpt = None, source: SourceOpt = None, as_json: JsonOpt = False
+    src: SrcArg,
+    splits: SplitsOpt = None,
+    workers: WorkersOpt = None,
+    source: SourceOpt = None,
+    ignore_zero: IgnoreZeroOpt = False,
+    as_json: JsonOpt = False,
 ) -> None:
-    """Decode every image and list what training would trip over; exit status 1 if there is anything."""
-    from g2sd_deploy.data.sources import guess_kind
-    from g2sd_deploy.data.splits import chosen_splits
-    from g2sd_deploy.data.verifying import verify
+    """Decode every image and list what training would trip over; exit status 1 if there is anything.
+
+    Of a data set with masks or COCO's annotations the truth of every image is looked at, too.
+    """
     from g2sd_export.edge.runner import available_cpus
 
-    kind = source or guess_kind(src)
     with cli_output.progress_of_images("verify") as tick, cli_output.interrupted("run it again for its findings"):
-        verified = verify(kind, src, chosen_splits(kind, src, splits), workers=workers or available_cpus(), tick=tick)
+        verified = _verified(src, source, splits, ignore_zero=ignore_zero, workers=workers or available_cpus(), tick=tick)
     if as_json:
         cli_output.print_json(verified.findings, num=verified.num)
     else:
@@ -101,6 +109,40 @@ def verify_data(
         cli_output.print_findings(verified.findings, counts, verdict)
     if verified.count("error"):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _verified(src: str, source: str | None, splits: str | None, *, ignore_zero: bool, workers: int, tick: "Tick") -> "Verified":
+    """What is found in images, and in their truth where they have one for a task."""
+    from g2sd_deploy.data.dense.folders import dense_kind_of, open_dense_folder
+    from g2sd_deploy.data.splits import chosen_splits
+
+    if kind := dense_kind_of(src, source):
+        from g2sd_deploy.data.dense.checking import verify_dense
+
+        opened = open_dense_folder(kind, src, ignore_zero=ignore_zero)
+        return verify_dense(opened, chosen_splits(kind, src, splits), workers=workers, tick=tick)
+    from g2sd_deploy.data.sources import guess_kind
+    from g2sd_deploy.data.verifying import verify
+
+    kind = source or guess_kind(src)
+    if ignore_zero:
+        raise UserError(f"--ignore-zero: is for masks, and {src} is read as source {kind}; leave it out, or give --source masks")
+    return verify(kind, src, chosen_splits(kind, src, splits), workers=workers, tick=tick)
+
+
+def _refuse_dense(src: str, source: str | None) -> None:
+    """Refuse images with a truth of their own size.
+
+    Raises:
+        UserError: They are.
+    """
+    from g2sd_deploy.data.dense.folders import dense_kind_of
+
+    if kind := dense_kind_of(src, source):
+        raise UserError(
+            f"{src}: is a data set of a task (source {kind}), whose boxes and masks belong to images of that size, so they are not "
+            f"prepared: name the folder in a recipe as it is (data.root, with data.source {kind})"
+        )
 
 
 def _check_apart(src: str, dst: Path) -> str:
@@ -134,3 +176,4 @@ def _print_skipped(skipped: "list[Skipped]") -> None:
 data_app.command("sets")(list_sets)
 data_app.command("pull")(pull_sets)
 data_app.command("check")(check_set)
+data_app.command("scenes")(write_scenes)

@@ -21,12 +21,17 @@ ModelsArg = Annotated[
     list[str],
     typer.Argument(
         metavar="[NAME=]MODEL...",
-        help="Stage folder, classifier (.safetensors), bundle, ONNX file, TensorRT engine, or a name of timm (NAME or NAME@WEIGHTS).",
+        help="Stage folder, weights (.safetensors), bundle, ONNX file, TensorRT engine, or a name of timm (NAME or NAME@WEIGHTS).",
     ),
 ]
 OnOpt = Annotated[
     list[str],
-    typer.Option("--on", metavar="SET", help="NAME as `g2sd data sets` lists them, NAME=FOLDER, or any images: a source of a recipe."),
+    typer.Option(
+        "--on",
+        metavar="SET",
+        help="NAME as `g2sd data sets` lists them, NAME=FOLDER, or any images: a source of a recipe; for segmenters a folder with masks, for "
+        "detectors one of COCO's layout.",
+    ),
 ]
 TeacherOpt = Annotated[str | None, typer.Option("--teacher", help="The model that the others are compared with.")]
 SplitOpt = Annotated[str, typer.Option("--split", help="Split of a set that is none of the known ones.")]
@@ -37,6 +42,7 @@ CorruptionsOpt = Annotated[str, typer.Option("--corruptions", help="Comma-separa
 SeveritiesOpt = Annotated[str, typer.Option("--severities", help="Comma-separated severities, 1 to 5.")]
 OcclusionOpt = Annotated[bool, typer.Option("--occlusion", help="Accuracy while patches are removed, at random and by salience.")]
 SimilarityOpt = Annotated[bool, typer.Option("--similarity", help="Similarity (CKA) of every layer to each of the teacher's.")]
+IgnoreZeroOpt = Annotated[bool, typer.Option("--ignore-zero", help="Masks ask nothing where they are 0, as data.ignore_zero.")]
 MaxImagesOpt = Annotated[int | None, typer.Option("--max-images", min=1, help="Use this many images, spread evenly.")]
 MaxBadOpt = Annotated[int, typer.Option("--max-bad", min=0, help="Images of a set that may be unusable; they are counted.")]
 MeanOpt = Annotated[str | None, typer.Option("--mean", help=f"{_UNSAID}: mean, as 0.5,0.5,0.5.")]
@@ -65,6 +71,7 @@ def evaluate(
     severities: SeveritiesOpt = "1,2,3,4,5",
     occlusion: OcclusionOpt = False,
     similarity: SimilarityOpt = False,
+    ignore_zero: IgnoreZeroOpt = False,
     max_images: MaxImagesOpt = None,
     max_bad: MaxBadOpt = 0,
     mean: MeanOpt = None,
@@ -82,9 +89,10 @@ def evaluate(
 ) -> None:
     """Score models on sets of images: accuracy, calibration, agreement with a teacher, robustness, occlusion, similarity of layers.
 
-    All models see an image in one pass, each prepared as the model says. Each figure comes with its 95 % interval.
+    All models see an image in one pass, each prepared as the model says. Each figure comes with its 95 % interval. Segmenters are scored by
+    mIoU, detectors by average precision.
     """
-    from g2sd_deploy import evaluate_command
+    from g2sd_deploy import evaluate_command, evaluate_dense_command
     from g2sd_deploy.predictors import AskedPreprocessing
     from g2sd_deploy.runtime import make_runtime
 
@@ -104,8 +112,14 @@ def evaluate(
         seed=seed,
     )
     runtime = make_runtime(device, workers=workers)
+    places = runtime.ranks.from_main(lambda: evaluate_dense_command.dense_places(request))
+    if ignore_zero and not places:
+        raise UserError("--ignore-zero: is for the masks of segmenters, and none is given; leave it out")
     with told(runtime) as progress:
-        metrics = evaluate_command.evaluate(request, runtime, progress)
+        if places:
+            metrics = evaluate_dense_command.evaluate_dense(request, places, runtime, progress, ignore_zero=ignore_zero)
+        else:
+            metrics = evaluate_command.evaluate(request, runtime, progress)
     if runtime.ranks.is_main:
         _print(metrics, as_json)
 
@@ -146,9 +160,10 @@ def _print(metrics: "dict[str, object]", as_json: bool) -> None:
         return
     from rich.console import Console
 
+    from g2sd_deploy.evaluate_dense_command import dense_tables
     from g2sd_deploy.report import evaluation_tables
 
     console = Console(width=None if sys.stdout.isatty() else _WIDE)
-    for table in evaluation_tables(metrics):
+    for table in dense_tables(metrics) if "task" in metrics else evaluation_tables(metrics):
         console.print(table)
         console.print()

@@ -237,7 +237,7 @@ def _write(
             "data": job.train_source,
             "weights_sha256": job.source.weights_sha256,
             "target_sha256": job.target.digest,
-            "candidates": [_plain(way) for way in shipment.ways],
+            "candidates": [plain_outcome(way) for way in shipment.ways],
             "notes": shipment.notes,
             "calibration": {"source": calibration.source, "ids": list(calibration.ids)} if calibration is not None else None,
             "tools": environment.tool_versions(),
@@ -272,7 +272,7 @@ def _sample_of(ways: list[Way], job: Job) -> np.ndarray:
     return picks
 
 
-def _plain(way: Way) -> dict[str, Any]:
+def plain_outcome(way: Way) -> dict[str, Any]:
     """A candidate without what depends on the moment, so that the same inputs give the same bundle."""
     outcome = way.outcome.to_dict()
     del outcome["p50_ms"]
@@ -325,7 +325,7 @@ def figures(exported: Exported) -> dict[str, Any]:
         "model_sha256": record.sha256,
         "parity": default.proof.whole.to_dict(),
         "hops": [hop.to_dict() for hop in default.proof.hops],
-        "candidates": [_plain(way) for way in shipment.ways],
+        "candidates": [plain_outcome(way) for way in shipment.ways],
         "notes": shipment.notes,
         **({} if exported.merging is None else {"token_merging": exported.merging}),
     }

@@ -17,6 +17,11 @@ SHARED_STAGES = (*TRAINING_STAGES, "evaluate")
 STAGES = ("data", "teacher", *TRAINING_STAGES, "evaluate", "export", "profile", "report")
 
 
+_TASK_STAGES = ("data", "finetune", "specific", "baseline", "evaluate", "export")
+_UNREAD = {name: {"output"} for name in ("finetune", "specific", "baseline", "evaluate")}
+"""Settings of the task that a stage does not read."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of a recipe.
@@ -55,7 +60,7 @@ def parents_by_stage(stages: Sequence[Stage]) -> dict[str, list[str]]:
 def _parents(recipe: Recipe, name: str, present: Sequence[str]) -> dict[str, str]:
     """Which stage gives each input that a stage reads."""
     masked = {"masked": "teacher" if "teacher" in present else "pretrain"} if recipe.has_teacher_encoder else {}
-    classifier = {"classifier": "teacher" if "teacher" in present else "finetune"} if recipe.has_classifier_teacher else {}
+    classifier = {"classifier": "finetune" if "finetune" in present else "teacher"} if recipe.has_task_teacher else {}
     without_teacher = {"generic": "mae", "specific": "finetune"}
     taught_by = "specific" if name == "quantise" else name  # which goes on with that stage's method
     if (section := getattr(recipe, taught_by, None)) is not None and getattr(section, "method", "") == without_teacher.get(taught_by):
@@ -67,11 +72,11 @@ def _parents(recipe: Recipe, name: str, present: Sequence[str]) -> dict[str, str
         "data": {},
         "teacher": {"data": "data"},
         "pretrain": {"data": "data"},
-        "finetune": {"data": "data", "masked": "pretrain"},
+        "finetune": {"data": "data", **masked},
         "generic": {"data": "data", **masked},
         "specific": {"data": "data", "generic": "generic", **classifier},
         "quantise": {"data": "data", "student": "specific", **classifier},
-        "baseline": {"data": "data"},
+        "baseline": {"data": "data", **({"generic": "generic"} if recipe.baseline and recipe.baseline.start == "generic" else {})},
         "evaluate": {"data": "data", **models, **layers},
         "export": {"data": "data", "student": "specific", "quantised": "quantise"},
         "profile": {**{role: stage for role, stage in models.items() if role != "baseline"}, "export": "export"},
@@ -87,10 +92,12 @@ def _config(recipe: Recipe, name: str) -> dict[str, Any]:
         config["seed"] = recipe.seed
     if name in ("generic", "specific", "baseline"):
         assert recipe.student is not None
-        config["student"] = recipe.student.model_dump(mode="json")
+        config["student"] = recipe.student.model_dump(mode="json", exclude={"weights"})
     if name == "quantise":
         assert recipe.specific is not None
         config["specific"] = recipe.specific.model_dump(mode="json")
+    if name in _TASK_STAGES:
+        config["task"] = _task_config(recipe, name)
     if name in ("export", "report"):
         config["name"] = recipe.name
     if name == "report":
@@ -98,12 +105,17 @@ def _config(recipe: Recipe, name: str) -> dict[str, Any]:
     return config
 
 
+def _task_config(recipe: Recipe, name: str) -> Any:
+    """What a stage reads of the task's settings."""
+    if recipe.task is None:
+        return None
+    return recipe.task.kind if name == "data" else recipe.task.model_dump(mode="json", exclude=_UNREAD.get(name))
+
+
 def _sources(recipe: Recipe, name: str) -> dict[str, str]:
     """Fingerprints of the files outside the run that a stage reads; they count as parents."""
     if name == "data":
-        from g2sd_deploy.data.sources import source_of
-
-        return {"files": source_of(recipe.data).fingerprint()}
+        return {"files": _data_fingerprint(recipe)}
     if name == "teacher":
         from g2sd_deploy.stages.teacher import fingerprint
 
@@ -120,7 +132,27 @@ def _sources(recipe: Recipe, name: str) -> dict[str, str]:
 
         tests = open_all(recipe.evaluate.sets, options=Options(), home=data_folder(places()))
         return {f"set {one.name}": one.fingerprint for one in tests}
-    return _own_method(recipe, name)
+    return _student_weights(recipe, name) | _own_method(recipe, name)
+
+
+def _student_weights(recipe: Recipe, name: str) -> dict[str, str]:
+    """Fingerprint of the finished student that a stage starts from."""
+    starts = name == "specific" or (name == "baseline" and recipe.baseline is not None and recipe.baseline.start == "generic")
+    if recipe.student_weights is None or not starts:
+        return {}
+    from g2sd_deploy.stages.student_start import fingerprint
+
+    return {"student.weights": fingerprint(recipe.student_weights)}
+
+
+def _data_fingerprint(recipe: Recipe) -> str:
+    if recipe.task is not None:
+        from g2sd_deploy.data.dense.sources import dense_source_of
+
+        return dense_source_of(recipe.data, recipe.task.kind).fingerprint()
+    from g2sd_deploy.data.sources import source_of
+
+    return source_of(recipe.data).fingerprint()
 
 
 def _own_method(recipe: Recipe, name: str) -> dict[str, str]:

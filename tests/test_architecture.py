@@ -61,8 +61,12 @@ TABLE: dict[str, str] = {
     "d.settings": "d.data.corruptions d.data.rand_augment_policy",  # names that a recipe may write
     "d.recipe": "d.errors d.settings",
     # maths and data
-    "d.methods": "d.models",
-    "d.models": "",
+    "d.data.dense.targets": "",
+    "d.methods": "d.data.dense.targets d.models",
+    "d.models": "d.data.dense.targets",
+    "d.models.weight_file": "d.errors",
+    "d.models.dense.segmenter_file": "d.errors d.models d.models.weight_file x.edge",
+    "d.models.dense.detector_file": "d.errors d.models d.models.weight_file x.edge",
     "d.models.checkpoint": "d.errors d.models x.edge",
     "d.models.deploy": "d.models",
     "d.evaluation.outcomes": "",
@@ -104,6 +108,13 @@ TABLE: dict[str, str] = {
     "d.stages.lessons": "d.stages.context d.stages.custom d.errors d.methods d.models d.models.checkpoint d.settings",
     "d.stages.data": "d.stages.context d.artifact d.data d.errors d.settings x.edge",
     "d.stages.teacher": "d.stages.context d.artifact d.errors d.models d.models.checkpoint d.settings d.zoo d.zoo.opening x.edge",
+    "d.stages.dense_context": "",
+    "d.stages.dense_data": "",
+    "d.stages.dense_evaluation": "",
+    "d.stages.dense_models": "",
+    "d.stages.dense_pictures": "",
+    "d.stages.dense_teachers": "",
+    "d.stages.dense_training": "",
     "d.stages.pretrain": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models.checkpoint d.training",
     "d.stages.finetune": "d.stages.context d.stages.fitting d.artifact d.methods d.models d.models.checkpoint",
     "d.stages.generic": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models d.models.checkpoint d.settings d.training",
@@ -144,6 +155,7 @@ TABLE: dict[str, str] = {
     "d.cli_evaluate": "d.cli_runtime d.data.corruptions d.errors d.evaluate_command d.predictors d.report d.runtime d.settings",
     "d.cli_export": "d.cli_errors d.errors d.export_command d.exporting d.progress d.settings d.token_merging x.targets",
     "d.cli_profile": "d.errors d.profiling d.profiling.layers d.progress d.settings x.edge",
+    "d.cli_scenes": "d.cli_errors d.cli_output d.data d.errors",
     "d.cli_devices": "d.cli_errors d.cli_output d.devices d.errors",
     "d.cli_check": "d.cli_errors d.cli_output d.errors d.gates",
     "d.cli_pareto": "d.artifact d.choosing d.cli_output d.errors d.report",
@@ -158,7 +170,20 @@ TABLE: dict[str, str] = {
 }
 
 # What stages share: the only modules beside it that a stage may import from its own package.
-SHARED = ("context", "custom", "fitting", "lessons", "task_losses")
+SHARED = (
+    "context",
+    "custom",
+    "dense_context",
+    "dense_data",
+    "dense_evaluation",
+    "dense_models",
+    "dense_pictures",
+    "dense_teachers",
+    "dense_training",
+    "fitting",
+    "lessons",
+    "task_losses",
+)
 
 # Packages that take seconds to import: at the top of these units only.
 HEAVY = {"torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "matplotlib", "scipy", "safetensors"}
@@ -179,6 +204,7 @@ HEAVY_UNITS = (
 
 # Maths knows tensors only: no settings, logger, clock, file or global random numbers.
 PURE_UNITS = {
+    "d.data.dense.targets",
     "d.methods",
     "d.models",
     "d.evaluation.outcomes",
@@ -189,6 +215,7 @@ PURE_UNITS = {
 }
 PURE_PACKAGES = {
     "torch",
+    "torchvision",
     "timm",
     "numpy",
     "scipy",

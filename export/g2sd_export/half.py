@@ -165,7 +165,7 @@ def _element_types(proto: onnx.ModelProto, name: str) -> dict[str, int]:
     import onnx
 
     output = proto.graph.output[0].type.tensor_type.elem_type
-    if output != onnx.TensorProto.FLOAT:
+    if output not in (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8):  # uint8 is a map of classes
         found = onnx.TensorProto.DataType.Name(output).lower()
         raise UserError(
             f"{name}: its logits are {found}; wanted a file with float32 weights and logits: give the one before it in the chain"

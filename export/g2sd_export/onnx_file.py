@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,11 +78,47 @@ def export_onnx(
         UserError: The model does not map a batch of images to a batch of logits, fixes the batch size, or exceeds 2 GiB.
     """
     with _evaluation_mode(model):
-        proto = _traced(model, image_px=image_px, num_channels=num_channels, opset=opset)
-    _strip_traces(proto)
-    fold_constants(proto)
+        _refuse_other_than_logits(model, _traced_images(model, image_px=image_px, num_channels=num_channels))
+    proto = traced_graph(model, image_px=image_px, num_channels=num_channels, outputs=(OUTPUT_NAME,), opset=opset)
     _check_shapes(proto, image_px=image_px, num_channels=num_channels)
     return write_onnx(proto, path, metadata=metadata or {})
+
+
+def traced_graph(
+    model: torch.nn.Module, *, image_px: int, num_channels: int, outputs: Sequence[str], opset: int = DEFAULT_OPSET
+) -> onnx.ModelProto:
+    """A network as a graph whose batch size is free, without the exporter's notes and with constants computed.
+
+    Args:
+        model: float32 [B, C, H, W] normalised images to a tensor, or a tuple of them, whose first dimension is B; exported as in
+            evaluation, left in the mode in which it came.
+        image_px: H and W.
+        num_channels: C.
+        outputs: Names of what it gives, in order.
+        opset: Version of the ONNX operator set.
+
+    Returns:
+        The graph, with input ``images``.
+    """
+    import torch
+
+    with _evaluation_mode(model), torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="torchvision")  # of names inside torch that will change
+        program = torch.onnx.export(
+            model,
+            (_traced_images(model, image_px=image_px, num_channels=num_channels),),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[INPUT_NAME],
+            output_names=list(outputs),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    _strip_traces(proto)
+    fold_constants(proto)
+    return proto
 
 
 def write_onnx(proto: onnx.ModelProto, path: Path, *, metadata: Mapping[str, str]) -> OnnxInfo:
@@ -172,32 +209,23 @@ def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _traced(model: torch.nn.Module, *, image_px: int, num_channels: int, opset: int) -> onnx.ModelProto:
+def _traced_images(model: torch.nn.Module, *, image_px: int, num_channels: int) -> torch.Tensor:
     import torch
 
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    images = torch.zeros(_TRACED_BATCH, num_channels, image_px, image_px, device=device)
+    return torch.zeros(_TRACED_BATCH, num_channels, image_px, image_px, device=device)
+
+
+def _refuse_other_than_logits(model: torch.nn.Module, images: torch.Tensor) -> None:
+    import torch
+
     with torch.no_grad():
         try:
             shape = list(model(images).shape)
         except (RuntimeError, AssertionError) as error:  # timm asserts the image size
             raise UserError(f"the model refuses images of shape {list(images.shape)}: {error}") from error
-        if len(shape) != 2 or shape[0] != _TRACED_BATCH:
-            raise UserError(
-                f"the model maps {_TRACED_BATCH} images to shape {shape}; wanted logits of shape [{_TRACED_BATCH}, num_classes]"
-            )
-        program = torch.onnx.export(
-            model,
-            (images,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
-    assert program is not None
-    return program.model_proto
+    if len(shape) != 2 or shape[0] != _TRACED_BATCH:
+        raise UserError(f"the model maps {_TRACED_BATCH} images to shape {shape}; wanted logits of shape [{_TRACED_BATCH}, num_classes]")
 
 
 def _strip_traces(proto: onnx.ModelProto) -> None:

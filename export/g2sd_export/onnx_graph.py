@@ -121,6 +121,7 @@ def fold_constants(proto: onnx.ModelProto) -> None:
     """Make an initialiser of everything that depends on constants alone, in place; weights in INT8 stay INT8.
 
     The exporter leaves those that are larger than a limit, the turned weights of a student's patch projection and its positions among them.
+    What would swell the file, such as a table of positions spread over all pairs of tokens, is left to the runtime.
     """
     import onnx
     from onnx import helper
@@ -139,11 +140,16 @@ def fold_constants(proto: onnx.ModelProto) -> None:
         single = helper.make_graph([node], "constant", inputs, [onnx.ValueInfoProto(name=node.output[0])])
         evaluator = ReferenceEvaluator(helper.make_model(single, opset_imports=proto.opset_import, ir_version=proto.ir_version))
         (result,) = evaluator.run(None, dict(values))
+        if values and result.nbytes > max(_MOST_ADDED, sum(value.nbytes for value in values.values())):
+            left.append(node)
+            continue
         found[node.output[0]] = np.ascontiguousarray(result)
     if found:
         replace_nodes(proto.graph, left, found)
 
 
+_MOST_ADDED = 1 << 20
+"""Bytes of a constant that may be larger than what it is made from."""
 _NOT_FOLDED = ("QuantizeLinear", "DequantizeLinear", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "If", "Loop", "Scan")
 
 

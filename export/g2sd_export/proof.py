@@ -6,9 +6,9 @@ named where it arises, and the last against the first, so that tolerated differe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,32 @@ from .edge.agreement import Agreement, ParityTolerance, Verdict, judge
 from .edge.runner import Runner
 from .paired import PairedDrop, paired_drop
 
-__all__ = ["HopResult", "Link", "ParityTolerance", "Proof", "Whole", "compare", "prove"]
+__all__ = ["Hop", "HopResult", "Link", "ParityTolerance", "Proof", "Whole", "compare", "judged_in_turn", "prove", "refuse_bad_chain"]
 
 BATCH = 8
 """Images per call: on a CPU more of them leave the caches (docs/decisions.md)."""
 
 Score = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], float]
 """From logits [N, num_classes] and true classes [N] to a number, such as the calibration error."""
+
+
+@runtime_checkable
+class Hop(Protocol):
+    """How one form of a model stands for another, whatever its task: the link, what it is judged against, the verdict and its reason."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def after(self) -> str: ...
+    @property
+    def verdict(self) -> Verdict: ...
+    @property
+    def reason(self) -> str: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+HopT = TypeVar("HopT", bound=Hop)
+AnswersT = TypeVar("AnswersT")
 
 
 @dataclass(frozen=True)
@@ -36,13 +55,13 @@ class Link:
     Attributes:
         name: What it is called in the results; no two of a chain alike.
         runner: What runs it, or what it already answered for these images; None where it cannot be run here.
-        tolerance: How far it may differ from the link before; of no meaning for the first.
+        tolerance: How far it may differ from the link before, as the task of the model has it; of no meaning for the first.
         why_not: Why there is no runner.
     """
 
     name: str
-    runner: Runner | Answers | None
-    tolerance: ParityTolerance = field(default_factory=ParityTolerance)
+    runner: Any
+    tolerance: Any = field(default_factory=ParityTolerance)
     why_not: str = ""
 
 
@@ -119,7 +138,7 @@ class HopResult:
 
 
 @dataclass(frozen=True)
-class Proof:
+class Proof(Generic[HopT, AnswersT]):
     """What became of a chain.
 
     Attributes:
@@ -128,9 +147,9 @@ class Proof:
         answers: Of every link that ran, by its name: may stand for a runner in another chain over the same images.
     """
 
-    hops: tuple[HopResult, ...]
-    whole: HopResult
-    answers: dict[str, Answers]
+    hops: tuple[HopT, ...]
+    whole: HopT
+    answers: dict[str, AnswersT]
 
     @property
     def verdict(self) -> Verdict:
@@ -160,7 +179,7 @@ def prove(
     batch_size: int = BATCH,
     tick: Tick | None = None,
     ece: Score | None = None,
-) -> Proof:
+) -> Proof[HopResult, Answers]:
     """Run every link once over the images and judge it against the one before, and the last against the first.
 
     Each runner prepares the images itself, so a wrong mean or standard deviation is caught too. A link that fails does not end
@@ -183,13 +202,26 @@ def prove(
         ValueError: Fewer than two links, two of one name, a first one that cannot run, no reason for a missing runner, answers to
             other images, as many labels as images not given, or ``batch_size`` below 1.
     """
-    _refuse_bad_input(links, images, labels, batch_size)
+    refuse_bad_chain(links)
+    _refuse_bad_input(images, labels, batch_size)
     answers = _ask(links, images, batch_size, tick)
+    hops = judged_in_turn(links, answers, lambda link, after: _judge_link(link, after, answers, labels, ece))
+    return Proof(hops, _judge_whole(links, whole, answers, labels, ece), answers)
+
+
+def judged_in_turn(links: Sequence[Link], answers: Mapping[str, object], judge: Callable[[Link, str], HopT]) -> tuple[HopT, ...]:
+    """Each link of a chain but the first, judged against the last one before it that has answers.
+
+    Args:
+        links: The chain.
+        answers: Of the links that ran, by name; the first is among them.
+        judge: From a link, and the name of what it is judged against, to a result.
+    """
     last_run, hops = links[0].name, []
     for link in links[1:]:
-        hops.append(_judge_link(link, last_run, answers, labels, ece))
+        hops.append(judge(link, last_run))
         last_run = link.name if link.name in answers else last_run
-    return Proof(tuple(hops), _judge_whole(links, whole, answers, labels, ece), answers)
+    return tuple(hops)
 
 
 def compare(
@@ -207,11 +239,15 @@ def compare(
     return prove(links, images, labels, batch_size=batch_size, tick=tick).whole
 
 
-def _refuse_bad_input(links: Sequence[Link], images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], batch_size: int) -> None:
+def _refuse_bad_input(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], batch_size: int) -> None:
     if len(images) != len(labels) or batch_size < 1:
         raise ValueError(
             f"proof: {len(images)} images, {len(labels)} labels, batches of {batch_size}; wanted a label per image and batches of 1 up"
         )
+
+
+def refuse_bad_chain(links: Sequence[Link]) -> None:
+    """Raise ValueError unless there are two links or more of different names, the first with a runner and each with one or a reason."""
     names = [link.name for link in links]
     if len(links) < 2 or len(set(names)) < len(names) or links[0].runner is None:
         wanted = "two links or more, of different names, the first with a runner"

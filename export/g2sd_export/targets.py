@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,6 +22,9 @@ from .int8.quantise import Method
 
 ComputeCapability = Literal["SM75", "SM80", "SM86", "SM87", "SM89", "SM90", "SM100", "SM120", "SM121"]
 Machine = Literal["x86_64", "aarch64", "any"]
+
+
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Part(BaseModel):
@@ -94,6 +98,46 @@ class Tolerance(_Part):
         return ParityTolerance(**self.model_dump())
 
 
+class DenseLimits(_Part):
+    """How far the answers of a segmenter or a detector may be from those of the torch model, in one number format."""
+
+    changed_share: _Share = 0.001
+    """Segmentation: share of all pixels whose class may change."""
+    changed_share_of_image: _Share = 0.01
+    """Segmentation: the same of the worst image."""
+    unmatched_share: _Share = 0.01
+    """Detection: share of boxes, of both, that may have no partner."""
+    max_score_diff: Annotated[float, Field(ge=0)] = 0.005
+    """Detection: largest difference of two partners' scores."""
+    max_box_shift_px: Annotated[float, Field(ge=0)] = 0.25
+    """Detection: largest distance of two partners' edges, in pixels of the network's input."""
+    changed_mask_share: _Share = 0.005
+    """Detection: share of the pixels of partners' small masks that may change sides."""
+    max_metric_drop_points: Annotated[float, Field(ge=0)] = 0.1
+    """Most points of mIoU, or of box or mask AP, that may be lost."""
+
+
+_SIXTEEN_BITS = DenseLimits(
+    changed_share=0.02,
+    changed_share_of_image=0.1,
+    unmatched_share=0.1,
+    max_score_diff=0.1,
+    max_box_shift_px=4.0,
+    changed_mask_share=0.05,
+    max_metric_drop_points=0.3,
+)
+_EIGHT_BITS = _SIXTEEN_BITS.model_copy(
+    update={"changed_share": 0.06, "changed_share_of_image": 0.25, "unmatched_share": 0.25, "max_score_diff": 0.25}
+)
+_DENSE_LIMITS: dict[Precision, DenseLimits] = {
+    "fp32": DenseLimits(),
+    "bf16": _SIXTEEN_BITS,
+    "fp16": _SIXTEEN_BITS,
+    "int8": _EIGHT_BITS,
+    "fp8": _EIGHT_BITS,
+}
+
+
 class Int8Plan(_Part):
     """How INT8 files are made."""
 
@@ -145,6 +189,8 @@ class Target(_Part):
     """By precision."""
     accuracy_budget_points: Annotated[float, Field(ge=0)] = 0.3
     """Most percentage points of top-1 that a faster number format may cost."""
+    dense: dict[Precision, DenseLimits] = {}
+    """By precision, for segmenters and detectors; a precision that is left out has limits of its own already."""
     int8: Int8Plan = Int8Plan()
     """How INT8 files are made."""
     engine: EnginePlan = EnginePlan()
@@ -181,14 +227,29 @@ class Target(_Part):
         """Whether a candidate is made with training images."""
         return any(candidate.precision in ("int8", "fp8") for candidate in self.candidates)
 
+    def limits(self, precision: Precision) -> DenseLimits:
+        """What a segmenter or a detector is judged by."""
+        return self.dense.get(precision, _DENSE_LIMITS[precision])
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, for the manifest."""
-        return self.model_dump(mode="json")
+        """Plain JSON values, for the manifest of a classifier: limits of other tasks say nothing about it."""
+        return self.model_dump(mode="json", exclude={"dense"})
+
+    def to_dense_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for the manifest of a segmenter or a detector."""
+        used = dict.fromkeys(("fp32", *(candidate.precision for candidate in self.candidates)))
+        limits = {precision: self.limits(precision).model_dump() for precision in used}
+        return {**self.model_dump(mode="json", exclude={"dense", "tolerance", "accuracy_budget_points"}), "dense": limits}
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what it says, whatever its file looks like."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 of what it says of classifiers, whatever its file looks like."""
+        return hashlib.sha256(self.model_dump_json(exclude={"dense"}).encode()).hexdigest()
+
+    @property
+    def dense_digest(self) -> str:
+        """SHA-256 of what it says of segmenters and detectors."""
+        return hashlib.sha256(json.dumps(self.to_dense_dict()).encode()).hexdigest()
 
 
 def target_folder() -> Path:
@@ -256,4 +317,6 @@ def _explained(error: ValidationError) -> str:
 
 
 def _keys() -> list[str]:
-    return sorted({key for part in (Target, Candidate, BatchRange, Tolerance, Int8Plan, EnginePlan) for key in part.model_fields})
+    return sorted(
+        {key for part in (Target, Candidate, BatchRange, Tolerance, DenseLimits, Int8Plan, EnginePlan) for key in part.model_fields}
+    )

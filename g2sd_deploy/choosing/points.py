@@ -143,6 +143,11 @@ def _found(folder: Path, name: str, export: Artifact | None, profile: Artifact |
     from g2sd_export.bundle import open_bundle
 
     bundle = open_bundle(folder)
+    if bundle.task is not None:
+        raise UserError(
+            f"{name}: its model is one of {bundle.task.kind}, and the front is of top-1, which classifiers have; its figures and latencies "
+            f"are side by side in `g2sd bundle show {folder}`"
+        )
     of_bundle = profile is not None and export is not None and profile.parents.get(EXPORT) == export.digest
     rows = profile.metrics if profile is not None and of_bundle and isinstance(profile.metrics.get("rows"), list) else None
     race = export.metrics.get("latency", {}) if export is not None else {}

@@ -4,6 +4,7 @@ import re
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from g2sd_deploy.data.dense.opening import find_dense_splits
 from g2sd_deploy.data.manifest import MANIFEST, read_manifest
 from g2sd_deploy.data.sources import BUNDLED_FASHION_MNIST, expand
 from g2sd_deploy.errors import UserError
@@ -31,6 +32,8 @@ def find_splits(kind: str, root: str) -> tuple[str, ...]:
             found = _array_splits(folder)
         case "huggingface":
             found = _hugging_face_splits(root, folder)
+        case "masks" | "coco":
+            found = set(find_dense_splits(kind, root))
         case _:
             found = set()
     return tuple(sorted(found)) or _USUAL

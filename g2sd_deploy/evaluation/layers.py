@@ -19,9 +19,10 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from g2sd_deploy.errors import UserError
-from g2sd_deploy.models.checkpoint import held_kind, load_classifier, load_encoder
+from g2sd_deploy.models.checkpoint import load_classifier, load_encoder
 from g2sd_deploy.models.masked import FeatureStudent, GenericStudent, MaskedAutoencoder
 from g2sd_deploy.models.vit import Classifier, Encoder
+from g2sd_deploy.models.weight_file import held_kind
 from g2sd_export.edge.preprocess import Preprocessing
 
 Watch = Callable[[int, Tensor], None]

@@ -63,18 +63,25 @@ def _gate(name: str, scoring: str, before: Snapshot, after: Snapshot, settings: 
         tested = unpaired_test(_hits(known), _hits(found), tolerance=tolerance, sureness=sureness)
         how = f"not paired ({counts}), {known.num_images:,} and {found.num_images:,} images"
     failed = tested.p <= sureness.alpha
-    said = _said(tested, failed, settings.max_drop_points)
+    said = drop_in_words(tested, failed, settings.max_drop_points)
     reason = f"{percent(known.top1)} → {percent(found.top1)}, {said}; {how}; {found_surely(tested, sureness)}"
     paired = isinstance(counts, Counts)
     shares = {"top1": found.top1, "baseline_top1": known.top1, "top1_interval": found.top1_interval}
-    figures = shares | _figures(tested) | {"num_images": found.num_images, "paired": paired}
+    figures = shares | figures_of(tested) | {"num_images": found.num_images, "paired": paired}
     if isinstance(counts, Counts):
         figures |= {"lost": counts.lost, "gained": counts.gained}
     caveat = "" if failed else too_sure(tested, tolerance, settings.must_find_points / 100)
     return Gate("accuracy", subject, "failed" if failed else "passed", reason, figures, caveat)
 
 
-def _said(tested: Tested, failed: bool, tolerated: float) -> str:
+def drop_in_words(tested: Tested, failed: bool, tolerated: float) -> str:
+    """The change, what is tolerated of it and how sure it is.
+
+    Args:
+        tested: What the sample showed.
+        failed: Whether the gate fails.
+        tolerated: Drop that is accepted, in points.
+    """
     change = f"{points(abs(tested.value))} points {'lost' if tested.value > 0 else 'gained'}" if tested.value else "no change"
     against = f", {tolerated:g} tolerated" if tolerated else ""
     bound = f", at least {points(tested.bound)} points for sure" if failed else ""
@@ -102,7 +109,8 @@ def too_sure(tested: Tested, tolerance: float, must_find: float) -> str:
     return ""
 
 
-def _figures(tested: Tested) -> dict[str, float]:
+def figures_of(tested: Tested) -> dict[str, float]:
+    """A test for programs."""
     return {
         "drop_points": 100 * tested.value,
         "drop_at_least_points": 100 * tested.bound,

@@ -14,6 +14,7 @@ from g2sd_deploy.gates.robustness import robustness_gates
 from g2sd_deploy.gates.settings import GateSettings
 from g2sd_deploy.gates.sizes import parameters_gate, size_gate
 from g2sd_deploy.gates.snapshot import Model, Snapshot
+from g2sd_deploy.gates.task_scores import task_gates
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def _of_models(before: Snapshot, after: Snapshot, settings: GateSettings) -> lis
         known, found = before.models.get(name, Model()), after.models.get(name, Model())
         if settings.accuracy is not None:
             gates += accuracy_gates(name, before, after, settings.accuracy, settings.sureness)
+            gates += task_gates(name, before, after, settings.accuracy, settings.sureness)
         if settings.robustness is not None:
             gates += robustness_gates(name, known, found, settings.robustness, settings.sureness)
         if settings.ece is not None:

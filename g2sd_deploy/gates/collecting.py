@@ -12,6 +12,7 @@ from g2sd_deploy.gates.losses import curve_of
 from g2sd_deploy.gates.packing import answers_of
 from g2sd_deploy.gates.profiles import is_profile, profile_of, read_profile
 from g2sd_deploy.gates.snapshot import Changes, Corruptions, Curve, Interval, Model, Parity, Profile, SetFigures, Snapshot, read_json
+from g2sd_deploy.gates.task_scores import scores_of, shipped_scores_of
 
 CLEAN = "clean"
 SHIPPED, STUDENT = "shipped", "student"
@@ -19,6 +20,7 @@ _TEST_IMAGES = "test_images.npy"
 _HISTORY = "history.jsonl"
 _TRAININGS = ("pretrain", "finetune", "generic", "specific", "quantise", "baseline")
 _STAGES = ("data", *_TRAININGS, "evaluate", "export", "profile")
+_TRAINED_BY = {"teacher": "finetune", "student": "specific", "baseline": "baseline"}
 _MIB = 1 << 20
 
 
@@ -94,6 +96,9 @@ def _models(found: dict[str, Artifact]) -> dict[str, Model]:
         evaluated.verify()
         pixels = found["data"].files.get(_TEST_IMAGES, {}).get("sha256", "") if "data" in found else ""
         for name, metrics in evaluated.metrics["models"].items():
+            if "task" in evaluated.metrics:
+                models[name] = _of_task(name, metrics, evaluated.metrics["num_images"], found)
+                continue
             file = f"predictions-{name}.parquet"
             answers = answers_of(evaluated.file(file), CLEAN, pixels) if file in evaluated.files else ()
             num_corrupted = evaluated.metrics.get("num_corruption_images", 0)
@@ -110,6 +115,16 @@ def _models(found: dict[str, Artifact]) -> dict[str, Model]:
     return models
 
 
+def _of_task(name: str, metrics: dict[str, Any], num_images: int, found: dict[str, Artifact]) -> Model:
+    """A model of pixels or objects; its file is that of the stage that trained it."""
+    trained = found.get(_TRAINED_BY.get(name, ""))
+    return Model(
+        file_bytes=None if trained is None else trained.metrics.get("model_bytes"),
+        num_parameters=metrics.get("num_parameters"),
+        scores=scores_of(metrics, num_images),
+    )
+
+
 def _shipped(metrics: dict[str, Any]) -> Model:
     """The exported file, as the export proved it against the student."""
     standing = (metrics.get("standing") or {}).get("shipped")
@@ -119,6 +134,7 @@ def _shipped(metrics: dict[str, Any]) -> Model:
         file_bytes=metrics.get("model_bytes"),
         sets={CLEAN: _figures(standing)} if standing else {},
         corruptions=_corruptions(standing, 0) if standing else None,
+        scores=shipped_scores_of(metrics.get("parity") or {}),
         changes=Changes(of=STUDENT, num_images=drop["num_images"], lost=drop["lost"], gained=drop["gained"]) if drop else None,
     )
 

@@ -30,6 +30,11 @@ def _measured(name: str, model: Model, limits: Limits) -> Iterator[Gate]:
     if limits.min_top1 is not None:
         value, interval = (clean.top1, clean.top1_interval) if clean else (None, None)
         yield _gate(f"{name} min_top1", value, limits.min_top1, interval, floor=True)
+    for score, limit in (("miou", limits.min_miou), ("box_ap", limits.min_box_ap), ("mask_ap", limits.min_mask_ap)):
+        if limit is not None:
+            held = model.scores.get(score)
+            value, interval = (held.value, held.interval) if held else (None, None)
+            yield _gate(f"{name} min_{score}", value, limit, interval, floor=True)
     if limits.min_corruption_top1 is not None:
         value, interval = (corrupted.mean, corrupted.interval) if corrupted else (None, None)
         yield _gate(f"{name} min_corruption_top1", value, limits.min_corruption_top1, interval, floor=True)

@@ -13,7 +13,7 @@ ModelName = Literal["teacher", "student", "baseline", "shipped"]
 
 
 class AccuracyGate(Settings):
-    """Top-1 on every set whose answers were stored, by a paired test."""
+    """Top-1 on every set, by a paired test where the answers were stored; of a task its mIoU, or its box AP and mask AP, by their intervals."""
 
     max_drop_points: Points = 0.0
     """Drop in percentage points that is accepted; at 0 any drop that chance does not explain fails."""
@@ -81,6 +81,12 @@ class Limits(Settings):
 
     min_top1: Fraction | None = None
     """Accuracy on the run's test images."""
+    min_miou: Fraction | None = None
+    """Mean intersection over union on the run's test images, of a segmenter."""
+    min_box_ap: Fraction | None = None
+    """Average precision of boxes on the run's test images, of a detector."""
+    min_mask_ap: Fraction | None = None
+    """Average precision of masks on the run's test images, of a detector."""
     min_corruption_top1: Fraction | None = None
     """Mean accuracy under corruptions."""
     max_ece: Fraction | None = None

@@ -1,10 +1,12 @@
 """A check and a baseline as tables for people."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from g2sd_deploy.gates.checking import Checked
 from g2sd_deploy.gates.outcome import Gate
 from g2sd_deploy.gates.snapshot import Interval, Model, Snapshot
+from g2sd_deploy.gates.task_scores import NAMES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,12 +39,14 @@ def snapshot_table(snapshot: Snapshot) -> "Table":
     """A row for each model."""
     from rich.table import Table
 
-    headings = ("model", "top-1", "ECE", "under corruption", "parameters", "MiB", "stored answers")
+    scores = [score for score in NAMES if any(score in model.scores for model in snapshot.models.values())]
+    of_classes = ("top-1", "ECE", "under corruption")
+    headings = ("model", *([NAMES[score] for score in scores] or of_classes), "parameters", "MiB", "stored answers")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for name, model in snapshot.models.items():
-        table.add_row(name, *_cells(model))
+        table.add_row(name, *(_score_cells(model, scores) if scores else _class_cells(model)), *_cells(model))
     return table
 
 
@@ -58,12 +62,22 @@ def snapshot_lines(snapshot: Snapshot) -> list[str]:
     return lines
 
 
-def _cells(model: Model) -> tuple[str, ...]:
+def _score_cells(model: Model, scores: Sequence[str]) -> list[str]:
+    held = [model.scores.get(score) for score in scores]
+    return ["-" if one is None else _share(one.value, one.interval) for one in held]
+
+
+def _class_cells(model: Model) -> tuple[str, ...]:
     clean, corrupted = model.sets.get("clean"), model.corruptions
     return (
         _share(clean.top1, clean.top1_interval) if clean else "-",
         "-" if clean is None or clean.ece is None else f"{clean.ece:.4f}{_ends(clean.ece_interval, 1, 4)}",
         _share(corrupted.mean, corrupted.interval) if corrupted else "-",
+    )
+
+
+def _cells(model: Model) -> tuple[str, ...]:
+    return (
         "-" if model.num_parameters is None else f"{model.num_parameters:,}",
         "-" if model.file_bytes is None else f"{model.file_bytes / _MIB:.3f}",
         f"{sum(one.num_images for one in model.answers):,}" if model.answers else "-",

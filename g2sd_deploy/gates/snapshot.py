@@ -43,6 +43,14 @@ class SetFigures(Part):
     ece_interval: Interval = None
 
 
+class Score(Part):
+    """A figure of a task's model on the run's test images: mIoU or average precision."""
+
+    value: float
+    num_images: int
+    interval: Interval = None
+
+
 class Corruptions(Part):
     """Accuracy under corruption."""
 
@@ -72,6 +80,8 @@ class Model(Part):
     corruptions: Corruptions | None = None
     answers: tuple[Answers, ...] = ()
     changes: Changes | None = None
+    scores: dict[str, Score] = {}
+    """Of a task: "miou", or "box_ap" and "mask_ap"."""
 
 
 class Parity(Part):

@@ -89,7 +89,7 @@ def _created(reference: str, name: str, weights: Path | None) -> Any:
 
 def _fill(path: Path, name: str, model: "nn.Module") -> None:
     """Load every weight, or say which do not fit."""
-    from g2sd_deploy.models.checkpoint import misfit_of
+    from g2sd_deploy.models.weight_file import misfit_of
     from g2sd_deploy.zoo.weights import load_weights
 
     weights, left_out = load_weights(path)

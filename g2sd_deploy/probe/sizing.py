@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from g2sd_deploy.recipe import with_values
-from g2sd_deploy.settings import DataSettings, EvaluateSettings, ExportSettings, Recipe, TrainSettings
+from g2sd_deploy.settings import EvaluateSettings, ExportSettings, Recipe, TrainSettings
 from g2sd_deploy.training.schedule import num_steps_of
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def training_of(recipe: Recipe) -> dict[str, TrainSettings]:
 def extent_of(recipe: Recipe, num_train: int, num_test: int, num_cores: int = 1) -> Extent:
     """Images that a trial needs.
 
-    Encoded images are read once only, as many as the longest of its trainings needs: read again they would come from memory. Images stored
+    Encoded images, and those of a task, are read once only, as many as the longest of its trainings needs: read again they would come from memory. Images stored
     as arrays have to be decoded first, so there are no more of them than one batch needs, and at least so many that every core has its
     share of the decoding that is timed.
 
@@ -75,7 +75,8 @@ def extent_of(recipe: Recipe, num_train: int, num_test: int, num_cores: int = 1)
     compared = min(num_test, settings.similarity.max_images) if settings.similarity is not None else 0
     few = _handful(_CORRUPTED_AT_224, recipe.data.image_px, _MOST_CORRUPTED)
     handful = _handful(_HANDFUL_AT_224, recipe.data.image_px, _MOST_IMAGES)
-    train = NUM_STEPS * batch if recipe.data.store == "encoded" else max(batch, handful, _PER_CORE * num_cores)
+    read_anew = recipe.data.store == "encoded" or recipe.task is not None
+    train = NUM_STEPS * batch if read_anew else max(batch, handful, _PER_CORE * num_cores)
     return Extent(
         train=num_train,
         test=num_test,
@@ -178,8 +179,11 @@ def _target_of(settings: ExportSettings) -> "Target":
     return load_target(settings.target).narrowed(settings.only, settings.max_quantisers)
 
 
-def decoded_bytes(data: DataSettings, num_train: int, num_test: int) -> tuple[int, int]:
-    """Sizes of the arrays that the data stage writes: training images (0 where they stay encoded), and test images."""
+def decoded_bytes(recipe: Recipe, num_train: int, num_test: int) -> tuple[int, int]:
+    """Sizes of the arrays that the data stage writes: training images (0 where they stay encoded), and test images; of a task it lists both."""
+    data = recipe.data
+    if recipe.task is not None:
+        return 0, 0
     side = data.stored_px or data.image_px
     train = num_train * side**2 * data.num_channels if data.store == "arrays" else 0
     return train, num_test * data.image_px**2 * data.num_channels

@@ -90,7 +90,7 @@ def probe(
         with _trial_folder(runtime, nearest, recipe, extent) as folder:
             watch = Watch(progress, runtime.device)
             trainings = training_of(recipe).keys() & set(running)
-            trial = Trial(60 * minutes / max(1, len(trainings)), MIN_STEPS, decoded_bytes(recipe.data, extent.train, 0)[0])
+            trial = Trial(60 * minutes / max(1, len(trainings)), MIN_STEPS, decoded_bytes(recipe, extent.train, 0)[0])
             pipeline.run(
                 trial_recipe(recipe, extent, set(running)),
                 folder,
@@ -107,10 +107,11 @@ def probe(
 
 def _counted(recipe: Recipe) -> Extent:
     """Open the source as the data stage does, and count its images."""
+    from g2sd_deploy.data.dense.sources import dense_source_of
     from g2sd_deploy.data.sources import source_of
 
     data = recipe.data
-    source = source_of(data)
+    source: Any = source_of(data) if recipe.task is None else dense_source_of(data, recipe.task.kind)
     train, test = source.samples(data.train_split, data.max_train_images), source.samples(data.test_split, data.max_test_images)
     return extent_of(recipe, len(train), len(test), machine()["num_cpus"])
 
@@ -124,7 +125,7 @@ def _trial_folder(runtime: Runtime, parent: Path, recipe: Recipe, extent: Extent
         Stopped: A signal asked the trial to end.
     """
     ranks = runtime.ranks
-    folder = Path(ranks.from_main(lambda: _make_folder(parent, sum(decoded_bytes(recipe.data, extent.trial_train, extent.trial_test)))))
+    folder = Path(ranks.from_main(lambda: _make_folder(parent, sum(decoded_bytes(recipe, extent.trial_train, extent.trial_test)))))
     try:
         yield folder
     except Stopped as stopped:
@@ -216,6 +217,9 @@ def _other(row: Estimate, recipe: Recipe, extent: Extent, artifact: Artifact, wa
         case "data":  # decoding begins on all cores at once, so its first report comes late
             factors = [more_train, more_test][-len(series) :]
             seconds = estimates.stretched_seconds(watched.seconds, list(zip((one.seconds for one in series), factors, strict=True)))
+        case "evaluate" if recipe.task is not None:  # each network counts the images anew, and more than once at the end
+            scored = series[-1].points[-1][0] - series[0].points[0][0]
+            seconds = estimates.stretched_seconds(watched.seconds, [(scored, more_test)])
         case "evaluate":
             assert recipe.evaluate is not None
             factors = evaluation_factors(recipe.evaluate, extent, _images_of_sets(recipe.evaluate))
@@ -253,7 +257,7 @@ def _images_on_gpu_mib(recipe: Recipe, settings: TrainSettings, extent: Extent, 
     """Memory of the training images that a run keeps on the GPU, beyond those of the trial."""
     from g2sd_deploy.training.feed import fits_on_gpu
 
-    whole, tried = (decoded_bytes(recipe.data, num, 0)[0] for num in (extent.train, extent.trial_train))
+    whole, tried = (decoded_bytes(recipe, num, 0)[0] for num in (extent.train, extent.trial_train))
     return 0.0 if settings.augment.policy is not None or not fits_on_gpu(whole, runtime.device) else (whole - tried) / 2**20
 
 

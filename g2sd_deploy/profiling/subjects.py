@@ -224,7 +224,7 @@ def _variant(name: str, bundle: "Bundle", variant: "Variant") -> Candidate:
         name,
         runtime,
         variant.precision,
-        lambda case: _opened_runner(bundle.runner(threads=case.threads, variant=variant.name), case),
+        lambda case: _opened_runner(_runner_of(bundle, case.threads, variant.name), case),
         variant.name,
         bundle.digest,
         bundle.files[variant.file].bytes,
@@ -233,6 +233,11 @@ def _variant(name: str, bundle: "Bundle", variant: "Variant") -> Candidate:
     )
     bfloat16 = variant.settings.get("inference_precision") == "bf16"
     return one if one.refusal else _here(one, "bf16" if bfloat16 else "fp32")
+
+
+def _runner_of(bundle: "Bundle", threads: int | None, name: str) -> Any:
+    """What runs a variant, whatever the task of the bundle."""
+    return bundle.runner(threads=threads, variant=name) if bundle.task is None else bundle.network(threads=threads, variant=name)
 
 
 def _runtime_of(variant: "Variant") -> RuntimeName:

@@ -18,7 +18,7 @@ from g2sd_deploy.report.measures import (
     probability_table,
     severity_reach,
 )
-from g2sd_deploy.report.papers import IMAGENET_VAL, PaperRow, is_imagenet, paper_row
+from g2sd_deploy.report.papers import IMAGENET_VAL, PaperRow, is_imagenet, paper_row, paper_words
 from g2sd_deploy.report.scores import Evaluation, Interval, ModelScores, shown_name
 from g2sd_deploy.report.summary import STAGES_THAT_TRAIN, RunSummary
 from g2sd_deploy.report.verdicts import not_run
@@ -58,16 +58,8 @@ def accuracy_table(title: str, items: Sequence[Scored], run: RunSummary | None, 
         title=title,
         columns=tuple(Column(name, numeric=index > 0) for index, name in enumerate(columns)),
         rows=tuple(_accuracy_row(item, run, paper) for item in items),
-        caption=" ".join((caption, *_budget(run))) if run else caption,
+        caption=" ".join((caption, *budget(run))) if run else caption,
     ).without_empty_columns()
-
-
-def paper_words(paper: PaperRow) -> str:
-    """What the paper's numbers are and where they stand."""
-    return (
-        f"Paper: what {paper.source} states in the row {paper.row}; its images, training and teacher may differ from these in ways "
-        "that it does not state."
-    )
 
 
 def calibration_blocks(prefix: str, items: Sequence[Scored], class_names: Sequence[str]) -> tuple[Block, ...]:
@@ -174,7 +166,7 @@ def _same(item: Scored, run: RunSummary | None) -> float | None:
     return run.evaluation.agreement.get(item.model.name) if run and run.evaluation else None
 
 
-def _budget(run: RunSummary) -> list[str]:
+def budget(run: RunSummary) -> list[str]:
     """What the student and the baseline were given, in seconds, so that the comparison can be judged."""
     parts = []
     stages = [run.training[stage] for stage in STAGES_THAT_TRAIN["student"] if stage in run.training]
@@ -183,7 +175,8 @@ def _budget(run: RunSummary) -> list[str]:
         parts.append(f"Student: {spent}.")
     if "baseline" in run.training:
         spent = formatting.duration(run.training["baseline"].train_seconds)
-        parts.append(f"Baseline: the student’s architecture trained on labels alone for {spent}.")
+        how = "the same generic student fine-tuned" if run.baseline_is_generic else "the student’s architecture trained"
+        parts.append(f"Baseline: {how} on labels alone for {spent}.")
     if run.teacher:
         parts.append(f"The teacher was not trained in this run (source: {run.teacher.source}).")
     return parts

@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 
+from g2sd_deploy.report.dense_scores import DenseEvaluation
 from g2sd_deploy.report.document import Document, Verdict
-from g2sd_deploy.report.front import points_of
+from g2sd_deploy.report.front import Point, points_of
 from g2sd_deploy.report.provenance import digests_of, licences_of
 from g2sd_deploy.report.summary import RunSummary
 
@@ -37,8 +38,9 @@ def report_json(run: RunSummary, document: Document) -> str:
         "headline": {"sentence": headline.sentence, "support": headline.support},
         "verdicts": [_verdict(verdict) for verdict in headline.verdicts],
         "figures": _figures(run),
-        "evaluation": run.evaluation,
-        "front": points_of(run),
+        **({"task": run.task} if run.task else {}),
+        "evaluation": _dense(run.dense) if run.task else run.evaluation,
+        "front": [_front_point(run, point) for point in points_of(run)],
         "latency": run.profile,
         "export": run.export,
         "training": run.training,
@@ -53,14 +55,28 @@ def report_json(run: RunSummary, document: Document) -> str:
 
 def _figures(run: RunSummary) -> dict[str, float | None]:
     """The key figures as numbers; null where what they are made of was not measured or may not be used."""
-    student, baseline, row = run.scores("student"), run.scores("baseline"), run.shipped_latency("student")
+    student, baseline, row = run.main_score("student"), run.main_score("baseline"), run.shipped_latency("student")
     return {
         "share_of_teacher": run.share_of_teacher("student"),
         "times_smaller": run.times_smaller("student"),
-        "gain_over_baseline": student.clean.top1 - baseline.clean.top1 if student and baseline else None,
+        "gain_over_baseline": student - baseline if student is not None and baseline is not None else None,
         "p50_ms": row.p50_ms if row else None,
         "times_faster": run.times_faster,
     }
+
+
+def _dense(dense: DenseEvaluation | None) -> dict[str, object] | None:
+    """The evaluation of a task; pictures by the names of their files."""
+    if dense is None:
+        return None
+    found = {name: getattr(dense, name) for name in ("num_images", "class_names", "models")}
+    return {**found, "pictures": [picture.files for picture in dense.pictures]}
+
+
+def _front_point(run: RunSummary, point: Point) -> dict[str, object]:
+    """A point with its accuracy under the name of what it is."""
+    key = run.dense.main.key if run.dense else "top1"
+    return {key if name == "top1" else name: value for name, value in asdict(point).items()}
 
 
 def _verdict(verdict: Verdict) -> dict[str, object]:

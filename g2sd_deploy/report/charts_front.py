@@ -36,20 +36,21 @@ MILLISECONDS = TimeAxis("p50 latency of one image, ms", formatting.milliseconds)
 
 @dataclass(frozen=True)
 class Mark:
-    """One measured way to run a model; those on the front are drawn in colour and named."""
+    """One measured way to run a model; those on the front are drawn in colour and named. `measure` says what `top1` is in a task."""
 
     text: str
     series: str
     latency_ms: float
     top1: float
     on_front: bool
+    measure: str = "top-1 accuracy"
 
 
 def accuracy_latency(marks: Sequence[Mark], time: TimeAxis = MILLISECONDS, name: str = "accuracy-latency") -> str:
-    """Top-1 over latency: the front as a line whose points are named, all others faint.
+    """Top-1, or what stands for it in a task, over latency: the front as a line whose points are named, all others faint.
 
     Args:
-        marks: At least one, with a positive latency each, the fastest first.
+        marks: At least one, with a positive latency each, the fastest first, all of one measure.
         time: What their latency is told in.
         name: Of the chart, unique within the page.
     """
@@ -62,7 +63,7 @@ def accuracy_latency(marks: Sequence[Mark], time: TimeAxis = MILLISECONDS, name:
             colour, area, alpha = (mark.series, 80.0, 1.0) if mark.on_front else ("muted", 34.0, 0.5)
             axes.scatter([mark.latency_ms], [100 * mark.top1], s=area, color=COLOURS[colour], alpha=alpha, linewidths=0, zorder=3)
         axes.set_xlabel(f"{time.title} (left is faster)")
-        axes.set_title("top-1 accuracy (up is better)", loc="left", fontsize=10.5, color=COLOURS["muted"])
+        axes.set_title(f"{marks[0].measure} (up is better)", loc="left", fontsize=10.5, color=COLOURS["muted"])
         axes.grid()
         axes.spines[:].set_visible(False)
         drawn.draw_without_rendering()

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from g2sd_deploy.report import comparison_curves, comparison_front, comparison_origin, formatting
+from g2sd_deploy.errors import UserError
+from g2sd_deploy.report import comparison_curves, comparison_dense, comparison_front, comparison_origin, formatting
 from g2sd_deploy.report.comparison_headline import build_headline
 from g2sd_deploy.report.comparison_paired import PairedStudents
 from g2sd_deploy.report.comparison_runs import MAX_DRAWN, Compared, compared, groups, same_test
@@ -29,10 +30,25 @@ def render_comparison(runs: Sequence[RunSummary], folders: Sequence[str] = (), p
 
     Returns:
         One page in the form of a run's report, the same as Markdown, and its content as JSON.
+
+    Raises:
+        UserError: The runs are of different tasks.
     """
     items = compared(runs, folders)
+    _refuse_other_tasks(items)
+    if items[0].run.task:  # no predictions are kept image by image, so there is nothing to say of pairs
+        paired = [pair for pair in paired if not pair.reason]
     document = build_comparison(items, paired)
     return replace(render_document(document), json=_as_json(items, document, paired))
+
+
+def _refuse_other_tasks(items: Sequence[Compared]) -> None:
+    found: dict[str, list[str]] = {}
+    for item in items:
+        found.setdefault(item.run.task or "classification", []).append(item.name)
+    if len(found) > 1:
+        told = "; ".join(f"{task}: {formatting.listed(names)}" for task, names in found.items())
+        raise UserError(f"these runs are of different tasks ({told}), whose scores do not compare; give runs of one task")
 
 
 def build_comparison(items: Sequence[Compared], paired: Sequence[PairedStudents]) -> Document:
@@ -54,6 +70,7 @@ def build_comparison(items: Sequence[Compared], paired: Sequence[PairedStudents]
         headline=build_headline(items, paired),
         sections=(
             students_section(items, paired),
+            *(section for section in (comparison_dense.models_section(items), comparison_dense.classes_section(items)) if section),
             *(section for section in optional[:1] if section),
             comparison_origin.settings_section(items),
             *(section for section in optional[1:] if section),
@@ -70,6 +87,7 @@ def _as_json(items: Sequence[Compared], document: Document, paired: Sequence[Pai
         "format": FORMAT,
         "kind": "comparison",
         "headline": {"sentence": headline.sentence, "support": headline.support},
+        **({"task": items[0].run.task} if items[0].run.task else {}),
         "one_test": len(groups(items, same_test)) == 1,
         "one_machine": timed_on_one_machine(items),
         "runs": [_run_data(item) for item in items],
@@ -79,21 +97,29 @@ def _as_json(items: Sequence[Compared], document: Document, paired: Sequence[Pai
     return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def _scores_data(item: Compared) -> dict[str, object]:
+    scores = item.scores
+    clean = scores.clean if scores else None
+    return {
+        "top1": clean.top1 if clean else None,
+        "top1_interval": clean.intervals.get("top1") if clean else None,
+        "ece": clean.ece if clean else None,
+        "mean_corruption_top1": scores.mean_corruption_top1 if scores else None,
+    }
+
+
 def _run_data(item: Compared) -> dict[str, object]:
-    scores, row = item.scores, item.timed
-    clean, figures = scores.clean if scores else None, row.believed if row else None
+    row, run = item.timed, item.run
+    figures = row.believed if row else None
     return {
         "name": item.name,
         "folder": item.folder,
         "model": item.model,
         "verdicts": {verdict.subject: verdict.outcome for verdict in verdicts_of(item.run)},
-        "num_parameters": scores.num_parameters if scores else None,
-        "model_bytes": item.run.export.model_bytes if item.run.export else None,
-        "top1": clean.top1 if clean else None,
-        "top1_interval": clean.intervals.get("top1") if clean else None,
-        "share_of_teacher": item.run.share_of_teacher(item.model),
-        "ece": clean.ece if clean else None,
-        "mean_corruption_top1": scores.mean_corruption_top1 if scores else None,
+        "num_parameters": run.num_parameters(item.model),
+        "model_bytes": run.export.model_bytes if run.export else None,
+        **(comparison_dense.scores_data(item) if run.task else _scores_data(item)),
+        "share_of_teacher": run.share_of_teacher(item.model),
         "timing": row.verdict if row else "not_run",
         "way": row.way if row else None,
         "p50_ms": figures.p50_ms if figures else None,

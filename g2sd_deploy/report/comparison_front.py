@@ -9,7 +9,8 @@ from g2sd_deploy.report import charts_front, formatting
 from g2sd_deploy.report.comparison_runs import MAX_DRAWN, Compared, groups, same_machine, same_test
 from g2sd_deploy.report.comparison_students import ratios_compare
 from g2sd_deploy.report.document import Block, Chart, Column, Note, Row, Section, Table
-from g2sd_deploy.report.front import Point, judged, points_of, timed_point
+from g2sd_deploy.report.front import Point, judged, mark_of, points_of, score_column, timed_point
+from g2sd_deploy.report.summary import RunSummary
 
 _APART = ", as "
 RATIO = charts_front.TimeAxis("p50 over that of the reference", lambda value: f"{formatting.significant(value)} of the reference")
@@ -35,18 +36,19 @@ def _front(name: str, group: Sequence[Compared]) -> list[Block]:
     if not points:
         return []
     axis = charts_front.MILLISECONDS if in_ms else RATIO
-    table = _table(points, "p50 ms" if in_ms else "Of reference")
+    run = group[0].run
+    table = _table(points, score_column(run), "p50 ms" if in_ms else "Of reference")
     if len(group) > MAX_DRAWN or not all(item.series for item in group):
         return [table]
     labels = {item.name: item.label for item in group}
-    marks = [_mark(point, labels) for point in points]
+    marks = [_mark(run, point, labels) for point in points]
     caption = "Up and to the left is better. On the line: the front over all runs. Faint: beaten, named in the table."
     return [Chart("Accuracy over latency", charts_front.accuracy_latency(marks, axis, name), caption), table]
 
 
-def _mark(point: Point, labels: Mapping[str, str]) -> charts_front.Mark:
+def _mark(of: RunSummary, point: Point, labels: Mapping[str, str]) -> charts_front.Mark:
     run, way = point.name.split(_APART)
-    return charts_front.Mark(f"{labels[run]}, {way}", point.series, point.p50_ms, point.top1, not point.beaten_by)
+    return mark_of(of, point, f"{labels[run]}, {way}")
 
 
 def _points(item: Compared) -> list[Point]:
@@ -66,7 +68,7 @@ def _named(item: Compared, point: Point) -> Point:
     return replace(point, name=f"{item.name}{_APART}{way[:1].lower()}{way[1:]}", series=item.series)
 
 
-def _table(points: Sequence[Point], time: str) -> Table:
+def _table(points: Sequence[Point], score: str, time: str) -> Table:
     rows = []
     for point in points:
         run, way = point.name.split(_APART)
@@ -74,5 +76,5 @@ def _table(points: Sequence[Point], time: str) -> Table:
         standing = f"beaten by {point.beaten_by}" if point.beaten_by else "on the front"
         numbers = (formatting.percent(point.top1), formatting.significant(point.p50_ms), size)
         rows.append(Row((run, way, *numbers, standing), point.series, strong=point.ships, tone="idle" if point.beaten_by else "plain"))
-    columns = (Column("Run"), Column("Way"), *(Column(title, numeric=True) for title in ("Top-1", time, "Size")), Column("Standing"))
+    columns = (Column("Run"), Column("Way"), *(Column(title, numeric=True) for title in (score, time, "Size")), Column("Standing"))
     return Table("Where each stands", columns, tuple(rows), "The fastest first. Bold: what ships.").without_empty_columns()

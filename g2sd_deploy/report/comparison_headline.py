@@ -33,8 +33,11 @@ def _lead(items: Sequence[Compared], paired: Sequence[PairedStudents]) -> tuple[
         return "Fewer than two of these runs have been evaluated.", ""
     (first, top1), (second, next_top1) = ranked[:2]
     pair = pair_of(paired, items.index(first), items.index(second))
-    leads = f"{first.name} is the most accurate of {len(ranked)}, with {formatting.percent(top1)} top-1"
+    measure = first.run.measure
+    leads = f"{first.name} is the most accurate of {len(ranked)}, with {formatting.percent(top1)} {measure}"
     gap = f"{formatting.points(top1 - next_top1, 2)} pp over {second.name}"
+    if pair is None and first.run.task:
+        return f"{leads}.", f"{gap}. Whether that may be chance is not known: the interval of each is in the table below."
     if pair is None:
         return f"{leads}.", f"{gap}; the two were not compared image by image, so it is not known whether that may be chance."
     gain = points_of_gain(pair)
@@ -42,7 +45,7 @@ def _lead(items: Sequence[Compared], paired: Sequence[PairedStudents]) -> tuple[
     numbers = f"{gap} on the same {formatting.count(pair.num_images)} images (95 %: {low_high}, McNemar p {_equals(pair.p_value)})"
     if pair.differs:
         return f"{leads}.", f"{numbers}."
-    return f"{first.name} leads with {formatting.percent(top1)} top-1, but its lead may be chance.", f"{numbers}."
+    return f"{first.name} leads with {formatting.percent(top1)} {measure}, but its lead may be chance.", f"{numbers}."
 
 
 def _turned(pair: PairedStudents) -> PairedStudents:
@@ -56,7 +59,7 @@ def _equals(p_value: float) -> str:
 
 
 def _by_accuracy(items: Sequence[Compared]) -> list[tuple[Compared, float]]:
-    scored = [(item, item.scores.clean.top1) for item in items if item.scores and item.scores.clean_scores]
+    scored = [(item, item.score) for item in items if item.score is not None]
     return sorted(scored, key=lambda pair: -pair[1])
 
 

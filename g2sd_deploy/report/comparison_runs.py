@@ -35,12 +35,17 @@ class Compared:
     @property
     def model(self) -> str:
         """Name of the model that stands for the run: the student, else the first that was scored."""
-        names = [scores.name for scores in self.run.scored_models()]
+        names = self.run.scored_names()
         return "student" if "student" in names or not names else names[0]
 
     @property
+    def score(self) -> float | None:
+        """What models are ranked by, of that model."""
+        return self.run.main_score(self.model)
+
+    @property
     def scores(self) -> ModelScores | None:
-        """Scores of that model."""
+        """Scores of that model; None where it is that of a task."""
         return self.run.scores(self.model)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from g2sd_deploy.report import formatting
+from g2sd_deploy.report import comparison_dense, formatting
 from g2sd_deploy.report.comparison_paired import PairedStudents, paired_table
 from g2sd_deploy.report.comparison_runs import Compared, groups, reference_digest, same_machine, same_reference, same_test
 from g2sd_deploy.report.document import Block, Cell, Column, Measured, Note, Row, Section, Table
@@ -23,27 +23,16 @@ def students_section(items: Sequence[Compared], paired: Sequence[PairedStudents]
 
 
 def students_table(items: Sequence[Compared]) -> Table:
-    """Size, accuracy, calibration, robustness and latency of each run's student."""
-    tests, one_machine = groups(items, same_test), timed_on_one_machine(items)
-    titles = [
-        "Run",
-        "Test images",
-        "Parameters",
-        "Size",
-        "Top-1",
-        "Of teacher",
-        "ECE",
-        "Mean of corruptions",
-        "p50 ms",
-        "Of reference",
-        "Timing",
-    ]
+    """Size, accuracy, calibration, robustness and latency of each run's student; of a task its measures."""
+    tests, one_machine, task = groups(items, same_test), timed_on_one_machine(items), items[0].run.task
+    scored = [measure.title for measure in comparison_dense.compared_measures(task)] if task else ["Top-1", "ECE", "Mean of corruptions"]
+    titles = ["Run", "Test images", "Parameters", "Size", scored[0], "Of teacher", *scored[1:], "p50 ms", "Of reference", "Timing"]
     rows = tuple(_row(item, tests, one_machine=one_machine) for item in items)
     columns = tuple(Column(title, numeric=title not in ("Run", "Test images", "Timing")) for title in titles)
     caption = (
-        "Size: of the file that ships, else of the weights. Top-1: on clean test images. Of teacher: top-1 over that of the run’s own "
-        "teacher. Of reference: p50 over that of the reference network, timed in the same rounds; lower is faster. "
-        "Small: the 95 % interval."
+        f"Size: of the file that ships, else of the weights. {'' if task else 'Top-1: on clean test images. '}"
+        f"Of teacher: {items[0].run.measure} over that of the run’s own teacher. Of reference: p50 over that of the reference network, "
+        "timed in the same rounds; lower is faster. Small: the 95 % interval."
     )
     return Table("Students side by side", columns, rows, caption).without_empty_columns()
 
@@ -89,26 +78,38 @@ def ratios_compare(items: Sequence[Compared]) -> bool:
 
 
 def _row(item: Compared, tests: Sequence[Sequence[Compared]], *, one_machine: bool) -> Row:
-    scores, run, row = item.scores, item.run, item.timed
-    clean = scores.clean if scores else None
+    run, row = item.run, item.timed
+    first, *others = comparison_dense.measure_cells(item) if run.task else _score_cells(item)
     export = run.export if item.model == "student" else None
-    size = export.model_bytes / formatting.MIB if export else scores.model_mib if scores else None
+    size = export.model_bytes / formatting.MIB if export else run.model_mib(item.model)
     test = next(number for number, group in enumerate(tests, 1) if item in group)
     name = item.name if item.model == "student" else f"{item.name}: {item.model}"
     cells: tuple[Cell, ...] = (
         name,
         _test_words(item) if len(tests) > 1 and test else "",
-        formatting.millions(scores.num_parameters if scores else None),
+        formatting.millions(run.num_parameters(item.model)),
         formatting.mib(size),
-        percent_cell(clean.top1, clean.intervals.get("top1")) if clean else formatting.MISSING,
+        first,
         formatting.percent(run.share_of_teacher(item.model), 1) if item.model != "teacher" else formatting.MISSING,
-        percent_cell(clean.ece, clean.intervals.get("ece")) if clean else formatting.MISSING,
-        percent_cell(scores.mean_corruption_top1, scores.mean_corruption_interval) if scores else formatting.MISSING,
+        *others,
         _p50(row) if one_machine else formatting.MISSING,
         _ratio(row),
         _timing(row),
     )
     return Row(cells, series=item.series)
+
+
+def _score_cells(item: Compared) -> list[Cell]:
+    """Top-1, calibration and robustness of a classifier."""
+    scores = item.scores
+    if scores is None:
+        return [formatting.MISSING] * 3
+    clean = scores.clean
+    return [
+        percent_cell(clean.top1, clean.intervals.get("top1")),
+        percent_cell(clean.ece, clean.intervals.get("ece")),
+        percent_cell(scores.mean_corruption_top1, scores.mean_corruption_interval),
+    ]
 
 
 def _test_words(item: Compared) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from g2sd_deploy.report import formatting
+from g2sd_deploy.report.dense_scores import TaskKind
 from g2sd_deploy.report.scores import MODELS
 from g2sd_deploy.report.summary import RunSummary
 
@@ -12,7 +14,14 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_COLUMNS = ("params\nM", "size\nMiB", "top-1\n%", "% of\nteacher", "ECE\n%", "corrupted\ntop-1 %", "p50\nms")
+_SIZE, _TIME = ("params\nM", "size\nMiB"), ("p50\nms",)
+_SCORES: Mapping[TaskKind | None, tuple[str, ...]] = {
+    None: ("top-1\n%", "% of\nteacher", "ECE\n%", "corrupted\ntop-1 %"),
+    "segmentation": ("mIoU\n%", "% of\nteacher", "mAcc\n%", "aAcc\n%"),
+    "detection": ("box AP\n%", "% of\nteacher", "box\nAP50 %", "mask\nAP %"),
+}
+_FIGURES: Mapping[TaskKind, tuple[str, ...]] = {"segmentation": ("macc", "aacc"), "detection": ("box_ap50", "mask_ap")}
+"""Of a task, what follows the share of the teacher's."""
 
 
 def result_table(run: RunSummary) -> Table:
@@ -34,7 +43,7 @@ def result_table(run: RunSummary) -> Table:
         caption_justify="left",
     )
     table.add_column("\nmodel", no_wrap=True)
-    for title in _COLUMNS:
+    for title in (*_SIZE, *_SCORES[run.task], *_TIME):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("\nruntime", no_wrap=True)
     for model in MODELS:
@@ -44,19 +53,26 @@ def result_table(run: RunSummary) -> Table:
 
 
 def _cells(run: RunSummary, model: str) -> tuple[str, ...]:
-    scores, row = run.scores(model), run.shipped_latency(model)
+    row = run.shipped_latency(model)
     timed = (formatting.significant(row.p50_ms), row.runtime) if row else (formatting.MISSING, formatting.MISSING)
-    if scores is None:
-        return (*[formatting.MISSING] * (len(_COLUMNS) - 1), *timed)
     return (
-        formatting.millions(scores.num_parameters).removesuffix(" M"),
-        formatting.significant(scores.model_mib),
-        _percent(scores.clean.top1),
+        formatting.millions(run.num_parameters(model)).removesuffix(" M"),
+        formatting.significant(run.model_mib(model)),
+        _percent(run.main_score(model)),
         _percent(run.share_of_teacher(model), 1),
-        _percent(scores.clean.ece),
-        _percent(scores.mean_corruption_top1),
+        *map(_percent, _further(run, model)),
         *timed,
     )
+
+
+def _further(run: RunSummary, model: str) -> tuple[float | None, float | None]:
+    """The two numbers after the share of the teacher's."""
+    if run.dense:
+        figures = run.dense.models[model].figures if model in run.dense.models else {}
+        first, second = _FIGURES[run.dense.task]
+        return figures.get(first), figures.get(second)
+    scores = run.scores(model)
+    return (scores.clean.ece, scores.mean_corruption_top1) if scores else (None, None)
 
 
 def _percent(fraction: float | None, digits: int = 2) -> str:

@@ -1,5 +1,6 @@
 """What a page is made of, before it is HTML or Markdown. Strings here are plain text; the templates escape them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -9,6 +10,8 @@ _PAIRED_COLUMNS = 5  # a wider table would have to be scrolled
 
 Tone = Literal["plain", "good", "bad", "idle", "void"]  # void: numbers that may not be used are struck
 Outcome = Literal["passed", "failed", "valid", "invalid", "not_run"]
+VERDICT_TONES: Mapping[str, Tone] = {"passed": "plain", "failed": "bad", "not_run": "idle"}
+"""Of a row that ends in a verdict; a good one needs no colour."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,25 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """A picture as a data URI under its label; `alternative` is for readers who do not see it, `file` for those of plain text."""
+
+    label: str
+    data_uri: str
+    alternative: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Rows of pictures that belong together, at most one for each title."""
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[Panel, ...], ...]
+    kind: Literal["pictures"] = "pictures"
+
+
+@dataclass(frozen=True)
 class Code:
     """Text to copy; `folded` hides it behind its title until asked for."""
 
@@ -121,7 +143,7 @@ class Facts:
     kind: Literal["facts"] = "facts"
 
 
-Block = Table | Chart | Gallery | Image | Code | Note | Facts
+Block = Table | Chart | Gallery | Image | Pictures | Code | Note | Facts
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,10 @@ from g2sd_deploy.report.summary import Candidate, RunSummary
 
 @dataclass(frozen=True)
 class Point:
-    """One way to run one model on one image; `beaten_by` names a better one and is empty on the front."""
+    """One way to run one model on one image; `beaten_by` names a better one and is empty on the front.
+
+    `top1` is what models are ranked by: of a run with a task its measure.
+    """
 
     name: str
     series: str
@@ -30,11 +33,11 @@ def front_section(run: RunSummary) -> Section | None:
     points = points_of(run)
     if not points:
         return None
-    marks = [charts_front.Mark(point.name, point.series, point.p50_ms, point.top1, not point.beaten_by) for point in points]
+    marks = [mark_of(run, point, point.name) for point in points]
     caption = "Up and to the left is better. On the line: the front, which nothing here beats in both. Faint: beaten, named in the table."
     lead = "Every model, and every file whose proof passed, that was both scored and timed, one image at a time." + _other_images(run)
     chart = Chart("Accuracy over latency", charts_front.accuracy_latency(marks), caption)
-    return Section("front", "Accuracy over latency", lead, (chart, _table(points)))
+    return Section("front", "Accuracy over latency", lead, (chart, _table(points, score_column(run))))
 
 
 def points_of(run: RunSummary) -> tuple[Point, ...]:
@@ -68,10 +71,9 @@ def _better(point: Point, points: Sequence[Point]) -> str:
 def timed_point(run: RunSummary, row: TimedRow) -> Point | None:
     """A timed row with its accuracy; None where either is not known or the file's proof did not pass."""
     candidate = next((one for one in run.export.candidates if one.name == row.variant), None) if run.export and row.variant else None
-    scores = None if row.variant else run.scores(row.model)
     if candidate and candidate.verdict != "passed":
         return None
-    top1 = candidate.top1 if candidate else scores.clean.top1 if scores else None
+    top1 = candidate.score if candidate else None if row.variant else run.main_score(row.model)
     if top1 is None or row.p50_ms is None:
         return None
     ships = bool(candidate and candidate.chosen)
@@ -79,20 +81,32 @@ def timed_point(run: RunSummary, row: TimedRow) -> Point | None:
 
 
 def _candidate(one: Candidate) -> Point | None:
-    if one.verdict != "passed" or one.top1 is None or one.p50_ms is None:
+    if one.verdict != "passed" or one.score is None or one.p50_ms is None:
         return None
-    return Point(f"Student, {one.name}", "student", one.top1, one.p50_ms, one.file_bytes, one.chosen)
+    return Point(f"Student, {one.name}", "student", one.score, one.p50_ms, one.file_bytes, one.chosen)
 
 
 def _other_images(run: RunSummary) -> str:
     """A word of warning where files are scored on fewer images than models."""
     student, num_images = run.scores("student"), run.parity.num_images
-    if student is None or num_images is None or student.clean.num_images in (None, num_images):
+    every = run.dense.num_images if run.dense else student.clean.num_images if student else None
+    if every is None or num_images in (None, every):
         return ""
-    return f" Exported files are scored on {formatting.count(num_images)} of the {formatting.count(student.clean.num_images)} test images."
+    return f" Exported files are scored on {formatting.count(num_images)} of the {formatting.count(every)} test images."
 
 
-def _table(points: Sequence[Point]) -> Table:
+def mark_of(run: RunSummary, point: Point, text: str) -> charts_front.Mark:
+    """A point of a chart under a name."""
+    on_front, measure = not point.beaten_by, run.measure if run.task else "top-1 accuracy"
+    return charts_front.Mark(text, point.series, point.p50_ms, point.top1, on_front, measure)
+
+
+def score_column(run: RunSummary) -> str:
+    """What models are ranked by, as the title of a column: 'Top-1', 'mIoU', 'Box AP'."""
+    return run.measure if run.task == "segmentation" else run.measure[:1].upper() + run.measure[1:]
+
+
+def _table(points: Sequence[Point], score: str) -> Table:
     rows = tuple(
         Row(
             (
@@ -108,6 +122,6 @@ def _table(points: Sequence[Point]) -> Table:
         )
         for point in points
     )
-    columns = (Column("Way"), *(Column(title, numeric=True) for title in ("Top-1", "p50 ms", "Size")), Column("Standing"))
+    columns = (Column("Way"), *(Column(title, numeric=True) for title in (score, "p50 ms", "Size")), Column("Standing"))
     ships = " Bold: what ships." if any(point.ships for point in points) else ""
     return Table("Where each stands", columns, rows, f"The fastest first.{ships}").without_empty_columns()

@@ -2,10 +2,11 @@
 
 import base64
 import json
+from collections.abc import Sequence
 
-from g2sd_deploy.report import charts, formatting
+from g2sd_deploy.report import charts, charts_terms, formatting
 from g2sd_deploy.report.document import Block, Chart, Code, Column, Facts, Gallery, Image, Note, Row, Section, Table, Tone
-from g2sd_deploy.report.summary import TRAINING_STAGES, Rounding, RunSummary, StageRecord, Training
+from g2sd_deploy.report.summary import TRAINING_STAGES, DataFacts, Rounding, RunSummary, StageRecord, Training
 from g2sd_deploy.report.verdicts import not_run, sentence
 
 MAX_CLASS_NAMES = 20
@@ -47,7 +48,7 @@ def data_section(run: RunSummary) -> Section:
     facts = Facts(
         (
             ("Training images", formatting.count(data.num_train)),
-            ("Test images", formatting.count(data.num_test)),
+            ("Test images", formatting.count(data.num_test) + _objects(data)),
             ("Image", f"{data.image_px} × {data.image_px} px, {colour}"),
             ("Classes", f"{formatting.count(data.num_classes)}: {shown}" + (f" and {formatting.count(hidden)} more" if hidden > 0 else "")),
             ("Fingerprint", formatting.short(data.fingerprint)),
@@ -60,6 +61,10 @@ def data_section(run: RunSummary) -> Section:
     return Section("data", "Data", data.description, blocks)
 
 
+def _objects(data: DataFacts) -> str:
+    return "" if data.num_test_objects is None else f" with {formatting.count(data.num_test_objects)} objects"
+
+
 def training_section(run: RunSummary) -> Section:
     """Loss curve and cost of every training stage."""
     stages = [run.training[stage] for stage in TRAINING_STAGES if stage in run.training]
@@ -67,7 +72,7 @@ def training_section(run: RunSummary) -> Section:
         return Section(
             "training", "Training", "", (Note(" ".join(sentence(run.absent[name]) for name in TRAINING_STAGES), "Not run", "idle"),)
         )
-    curves = tuple(_curve(stage) for stage in stages if charts.drawable(stage.history))
+    curves = tuple(chart for stage in stages if charts.drawable(stage.history) for chart in (_curve(stage), *_terms(stage)))
     titles = ("Stage", "Method", "Loss, first", "Loss, final", "Parameters", "Weights", "Images seen", "Images/s", "Time", "Device")
     table = Table(
         title="Cost of training",
@@ -153,6 +158,22 @@ def _curve(training: Training) -> Chart:
     caption += f" {skipped} steps without a finite loss are not drawn." if skipped else ""
     caption += f" {drawn} of {len(training.history)} points are drawn." if drawn + skipped < len(training.history) else ""
     return Chart(formatting.label(training.stage), charts.loss_curve(training.stage, training.history), caption)
+
+
+def _terms(training: Training) -> tuple[Chart, ...]:
+    """The parts of the loss, where it has several."""
+    names = list(dict.fromkeys(name for point in training.history for name in point.terms))
+    lines = charts_terms.drawable_terms(training.history)
+    if len(names) < 2 or not lines:
+        return ()
+    caption = "Running means of what the loss is the sum of, weights applied." + _undrawn(names, lines)
+    return (Chart(f"{formatting.label(training.stage)}, by term", charts_terms.term_curves(training.stage, lines), caption),)
+
+
+def _undrawn(names: Sequence[str], lines: Sequence[charts_terms.TermLine]) -> str:
+    """Which terms have no line, and why."""
+    missing = [charts_terms.term_name(name) for name in names if name not in {line.name for line in lines}]
+    return f" Zero or not finite throughout, and not drawn: {formatting.listed(missing)}." if missing else ""
 
 
 def _training_row(training: Training) -> Row:

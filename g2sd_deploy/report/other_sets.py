@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from g2sd_deploy.report import charts, formatting
-from g2sd_deploy.report.accuracy import paper_words
 from g2sd_deploy.report.document import Block, Cell, Chart, Column, Row, Section, Table
 from g2sd_deploy.report.measures import (
     every_severity,
@@ -13,7 +12,7 @@ from g2sd_deploy.report.measures import (
     percent_cell,
     preparations,
 )
-from g2sd_deploy.report.papers import PaperRow
+from g2sd_deploy.report.papers import PaperRow, paper_words
 from g2sd_deploy.report.scores import CorruptedSet, Evaluation, ModelScores, SetFacts, shown_name
 
 

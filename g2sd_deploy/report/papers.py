@@ -11,6 +11,7 @@ from g2sd_deploy.report.summary import RunSummary
 
 IMAGENET_VAL = "imagenet-val"
 NUM_IMAGENET_CLASSES = 1000
+_NUM_PAPER_CLASSES = {"segmentation": 150, "detection": 80}  # ADE20K's challenge, COCO's objects
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class PaperRow:
     Attributes:
         row: How the source names the row.
         source: Where it was read, in words.
-        values: Fraction by model ("student", "teacher") and by way to score: top-1, but for imagenet-c the source's error.
+        values: Fraction by model ("student", "teacher") and by way to score: top-1, but for imagenet-c the source's error; of a task
+            by measure.
     """
 
     row: str
@@ -53,6 +55,20 @@ def paper_row(run: RunSummary) -> PaperRow | None:
 def is_imagenet(run: RunSummary) -> bool:
     """May the run's own test set stand beside numbers of ImageNet's validation images?"""
     return run.data is not None and run.data.num_classes == NUM_IMAGENET_CLASSES
+
+
+def task_row(run: RunSummary) -> PaperRow | None:
+    """The paper's row of a run with a task, where its data has the classes of the paper's set; else None."""
+    fits = run.task is not None and run.data is not None and run.data.num_classes == _NUM_PAPER_CLASSES[run.task]
+    return paper_row(run) if fits else None
+
+
+def paper_words(paper: PaperRow) -> str:
+    """What the paper's numbers are and where they stand."""
+    return (
+        f"Paper: what {paper.source} states in the row {paper.row}; its images, training and teacher may differ from these in ways "
+        "that it does not state."
+    )
 
 
 @cache

@@ -9,6 +9,7 @@ from typing import cast, get_args
 
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.report.fields import Fields, object_from_text, read_object
+from g2sd_deploy.report.reading_dense import maybe_dense_figures, read_dense_evaluation, task_of
 from g2sd_deploy.report.reading_latency import read_profile
 from g2sd_deploy.report.reading_scores import read_evaluation
 from g2sd_deploy.report.summary import (
@@ -29,6 +30,8 @@ from g2sd_deploy.report.summary import (
     Training,
     Verdict,
 )
+
+_TERM = "loss_"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def read_run(folder: Path) -> RunSummary:
     found = {stage: _artifact(folder / stage) for stage in asked if (folder / stage / "artifact.json").is_file()}
     if not found:
         raise UserError(f"{folder} holds no finished stage, so there is nothing to report. Run `g2sd run` first.")
+    task, evaluated = task_of(resolved), found.get("evaluate")
     return RunSummary(
         title=resolved.maybe_child("report").maybe_text("title") or run.text("recipe"),
         recipe=run.text("recipe"),
@@ -73,9 +77,11 @@ def read_run(folder: Path) -> RunSummary:
         data=_data(found["data"]) if "data" in found else None,
         teacher=_teacher(found["teacher"].metrics) if "teacher" in found else None,
         training={stage: _training(stage, found[stage]) for stage in TRAINING_STAGES if stage in found},
-        evaluation=read_evaluation(found["evaluate"].metrics, of_a_run=True) if "evaluate" in found else None,
+        evaluation=read_evaluation(evaluated.metrics, of_a_run=True) if evaluated and not task else None,
         export=_export(found["export"]) if "export" in found else None,
         profile=read_profile(found["profile"].metrics) if "profile" in found else None,
+        task=task,
+        dense=read_dense_evaluation(evaluated.metrics, evaluated.folder, task) if evaluated and task else None,
     )
 
 
@@ -120,6 +126,7 @@ def _data(artifact: _Artifact) -> DataFacts:
         fingerprint=metrics.maybe_text("fingerprint"),
         description=metrics.maybe_text("description"),
         preview_png=preview.read_bytes() if preview.is_file() else b"",
+        num_test_objects=metrics.maybe_count("num_test_objects"),
     )
 
 
@@ -186,7 +193,12 @@ def _history(path: Path, where: str) -> tuple[LossPoint, ...]:
         return ()
     lines = [(number, line) for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1) if line.strip()]
     rows = [object_from_text(line, f"{where} line {number}") for number, line in lines]
-    return tuple(LossPoint(row.count("step"), row.number("epoch"), row.number("loss"), row.maybe_number("lr")) for row in rows)
+    return tuple(LossPoint(row.count("step"), row.number("epoch"), row.number("loss"), row.maybe_number("lr"), _terms(row)) for row in rows)
+
+
+def _terms(row: Fields) -> dict[str, float]:
+    """The parts of the loss, without the prefix of their fields."""
+    return {key.removeprefix(_TERM): row.number(key) for key in row.values if key.startswith(_TERM) and row.has(key)}
 
 
 def _export(artifact: _Artifact) -> Export:
@@ -226,6 +238,7 @@ def _candidate(row: Fields, metrics: Fields) -> Candidate:
         p50_ms=metrics.maybe_child("latency").maybe_child(name).maybe_number("p50_ms"),
         file_bytes=row.maybe_count("file_bytes"),
         chosen=bool(row.values.get("chosen")),
+        figures=maybe_dense_figures(row),
     )
 
 
@@ -259,6 +272,7 @@ def _parity(fields: Fields) -> Parity:
         reference=fields.maybe_text("reference"),
         candidate=fields.maybe_text("candidate"),
         name=fields.maybe_text("name"),
+        figures=maybe_dense_figures(fields),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from g2sd_deploy.report import (
     accuracy,
+    dense_page,
     formatting,
     front,
     invariance,
@@ -79,9 +80,7 @@ def build_document(run: RunSummary) -> Document:
         footer=f"g2sd-deploy {version}".strip() + ". Every number comes from the artifacts of this run; the report measures nothing.",
         headline=build_headline(run),
         sections=(
-            accuracy.accuracy_section(run),
-            accuracy.robustness_section(run),
-            *_further_sections(run),
+            *(_task_sections(run) if run.task else _classifier_sections(run)),
             *_present(front.front_section(run)),
             shipping.parity_section(run),
             latency_page.latency_section(run),
@@ -96,10 +95,16 @@ def build_document(run: RunSummary) -> Document:
     )
 
 
-def _further_sections(run: RunSummary) -> tuple[Section, ...]:
-    """What the evaluation measured beyond accuracy and regenerated corruptions."""
+def _task_sections(run: RunSummary) -> tuple[Section, ...]:
+    """What the evaluation of a segmenter or detector says."""
+    return (dense_page.quality_section(run), *_present(dense_page.classes_section(run), dense_page.pictures_section(run)))
+
+
+def _classifier_sections(run: RunSummary) -> tuple[Section, ...]:
+    """Accuracy, robustness, and what the evaluation measured beyond them."""
+    always = (accuracy.accuracy_section(run), accuracy.robustness_section(run))
     if run.evaluation is None:
-        return ()
+        return always
     paper = papers.paper_row(run)
     found = (
         other_sets.sets_section(run.evaluation, paper),
@@ -107,7 +112,7 @@ def _further_sections(run: RunSummary) -> tuple[Section, ...]:
         invariance.occlusion_section(run.evaluation),
         invariance.similarity_section(run.evaluation),
     )
-    return _present(*found)
+    return (*always, *_present(*found))
 
 
 def _present(*sections: Section | None) -> tuple[Section, ...]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from g2sd_deploy.report import formatting
-from g2sd_deploy.report.document import Block, Column, Note, Row, Section, Table, Tone
+from g2sd_deploy.report import formatting, shipping_dense
+from g2sd_deploy.report.document import VERDICT_TONES, Block, Column, Note, Row, Section, Table
 from g2sd_deploy.report.summary import Candidate, Export, Parity, RunSummary
 from g2sd_deploy.report.verdicts import sentence
 
@@ -17,14 +17,15 @@ _UNITS: Mapping[str, Callable[[float | None], str]] = {
     "top1_candidate": formatting.percent,
 }
 _LIMITS = {"mean_kl": "max_mean_kl"}
-_TONES: Mapping[str, Tone] = {"passed": "plain", "failed": "bad", "not_run": "idle"}
 
 
 def parity_section(run: RunSummary) -> Section:
     """Every number of the proof beside what is allowed, every hop, and every candidate."""
     parity, export = run.parity, run.export
     blocks: tuple[Block, ...] = (parity_notice(parity),)
-    if export is not None:
+    if export is not None and run.task is not None:
+        blocks += shipping_dense.proof_tables(export, run.task)
+    elif export is not None:
         blocks += (_candidates(export),) if export.candidates else ()
         blocks += (_parity_table(parity),) if parity.num_images is not None else ()
         blocks += (_hops(export),) if export.hops else ()
@@ -38,9 +39,8 @@ def parity_notice(parity: Parity) -> Note:
     reason = sentence(parity.reason or "no reason was recorded")
     match parity.verdict:
         case "passed":
-            return Note(
-                "The exported file makes the decisions of the model that was scored, within the tolerance below.", "Parity passed", "good"
-            )
+            does = "gives the answers" if parity.figures else "makes the decisions"
+            return Note(f"The exported file {does} of the model that was scored, within the tolerance below.", "Parity passed", "good")
         case "failed":
             return Note(reason, "Parity failed", "bad")
         case "not_run":
@@ -68,7 +68,7 @@ def _candidate_row(one: Candidate) -> Row:
         formatting.mib(one.file_bytes / formatting.MIB if one.file_bytes is not None else None),
         one.why,
     )
-    return Row(cells, tone=_TONES[one.verdict], strong=one.chosen)
+    return Row(cells, tone=VERDICT_TONES[one.verdict], strong=one.chosen)
 
 
 def _parity_table(parity: Parity) -> Table:
@@ -114,7 +114,7 @@ def _hops(export: Export) -> Table:
                 formatting.percent(hop.top1_candidate) if hop.top1_candidate is not None else formatting.MISSING,
                 hop.candidate or hop.reason,
             ),
-            tone=_TONES[hop.verdict],
+            tone=VERDICT_TONES[hop.verdict],
         )
         for hop in export.hops
     ]

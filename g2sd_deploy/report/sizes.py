@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from g2sd_deploy.report import formatting
 from g2sd_deploy.report.document import Column, Row, Section, Table
+from g2sd_deploy.report.scores import series_of
 from g2sd_deploy.report.summary import Export, RunSummary
 
 
 def sizes_section(run: RunSummary) -> Section | None:
     """Weights of each model, the exported file and the bundle; None where nothing has a size yet."""
-    series = run.evaluation.series() if run.evaluation else {}
+    series = series_of(run.scored_names())
     rows = [
         Row(
-            (f"{formatting.label(scores.name)} weights", formatting.millions(scores.num_parameters), formatting.mib(scores.model_mib)),
-            series[scores.name],
+            (f"{formatting.label(name)} weights", formatting.millions(run.num_parameters(name)), formatting.mib(run.model_mib(name))),
+            colour,
         )
-        for scores in run.scored_models()
+        for name, colour in series.items()
     ]
     rows += _export_rows(run.export) if run.export else []
     if not rows:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from g2sd_deploy.report.dense_scores import DenseEvaluation, TaskKind
+from g2sd_deploy.report.formatting import MIB
 from g2sd_deploy.report.latency import Profile, TimedRow
-from g2sd_deploy.report.scores import Evaluation, ModelScores
+from g2sd_deploy.report.scores import Evaluation, Interval, ModelScores
 
 Verdict = Literal["passed", "failed", "not_run"]
 
 STAGES = ("data", "teacher", "pretrain", "finetune", "generic", "specific", "quantise", "baseline", "evaluate", "export", "profile")
+TASK_FILES = ("segmenter.safetensors", "detector.safetensors")
 TRAINING_STAGES = ("pretrain", "finetune", "generic", "specific", "quantise", "baseline")
 STAGES_THAT_TRAIN: Mapping[str, tuple[str, ...]] = {
     "teacher": ("pretrain", "finetune"),
@@ -56,6 +59,7 @@ class DataFacts:
     fingerprint: str
     description: str
     preview_png: bytes
+    num_test_objects: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,13 @@ class TeacherFacts:
 
 @dataclass(frozen=True)
 class LossPoint:
-    """One logged step."""
+    """One logged step; `terms` are the parts of the loss by name, where the stage logs them."""
 
     step: int
     epoch: float
     loss: float
     lr: float | None
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,11 +146,15 @@ class Parity:
     reference: str = ""
     candidate: str = ""
     name: str = ""
+    figures: Mapping[str, float | None] = field(default_factory=dict)  # of a task, in place of logits and top-1
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run the exported model, and what became of it; figures are None where it did not run."""
+    """One way to run the exported model, and what became of it; figures are None where it did not run.
+
+    `figures` are those of a task, which has no top-1 and no flips.
+    """
 
     name: str
     runtime: str
@@ -157,6 +166,12 @@ class Candidate:
     p50_ms: float | None
     file_bytes: int | None
     chosen: bool
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float | None:
+        """Top-1, or what stands for it in a task: mIoU, box AP."""
+        return self.top1 if self.top1 is not None else self.figures.get("miou_candidate", self.figures.get("ap_candidate"))
 
 
 @dataclass(frozen=True)
@@ -194,7 +209,10 @@ class Export:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """Everything the report shows. A stage that did not run is None (or missing) and named in `absent` with its reason."""
+    """Everything the report shows. A stage that did not run is None (or missing) and named in `absent` with its reason.
+
+    A run with a task has its scores in `dense`, any other in `evaluation`.
+    """
 
     title: str
     recipe: str
@@ -210,6 +228,8 @@ class RunSummary:
     evaluation: Evaluation | None
     export: Export | None
     profile: Profile | None
+    task: TaskKind | None = None
+    dense: DenseEvaluation | None = None
 
     @property
     def parity(self) -> Parity:
@@ -224,21 +244,67 @@ class RunSummary:
         """Evaluated models: teacher, student, baseline, then any others."""
         return self.evaluation.ordered() if self.evaluation else ()
 
+    def scored_names(self) -> tuple[str, ...]:
+        """Names of the evaluated models, in the order of `scored_models`."""
+        return tuple(model.name for model in (self.dense.ordered() if self.dense else self.scored_models()))
+
+    @property
+    def measure(self) -> str:
+        """What models are ranked by, within a sentence: top-1, mIoU, box AP."""
+        return {None: "top-1", "segmentation": "mIoU", "detection": "box AP"}[self.task]
+
+    def main_score(self, model: str) -> float | None:
+        """What models are ranked by, in [0, 1]; None where the model was not evaluated."""
+        if self.dense:
+            return self.dense.models[model].figures[self.dense.main.key] if model in self.dense.models else None
+        scores = self.scores(model)
+        return scores.clean.top1 if scores and scores.clean_scores else None
+
+    def main_interval(self, model: str) -> Interval | None:
+        """The 95 % interval of `main_score`, where there is one."""
+        if self.dense:
+            return self.dense.models[model].intervals.get(self.dense.main.key) if model in self.dense.models else None
+        scores = self.scores(model)
+        return scores.clean.intervals.get("top1") if scores and scores.clean_scores else None
+
+    def num_parameters(self, model: str) -> int | None:
+        """Parameters of an evaluated model."""
+        if self.dense:
+            return self.dense.models[model].num_parameters if model in self.dense.models else None
+        scores = self.scores(model)
+        return scores.num_parameters if scores else None
+
+    def model_mib(self, model: str) -> float | None:
+        """Size of a model's weights; of a task's, that of the file of the last stage that trained it, or of the teacher that came whole."""
+        scores = self.scores(model)
+        if scores:
+            return scores.model_mib
+        trained = [self.training[stage].model_bytes for stage in STAGES_THAT_TRAIN.get(model, ()) if stage in self.training]
+        taken_in = next((stage.files for stage in self.stages if stage.name == "teacher"), {}) if model == "teacher" else {}
+        whole = [file.num_bytes for name, file in taken_in.items() if name in TASK_FILES]
+        found = whole or trained[-1:]
+        return found[0] / MIB if found and model in self.scored_names() else None
+
     def share_of_teacher(self, model: str) -> float | None:
-        """Top-1 of a model over the teacher's, None where either is unknown."""
-        teacher, other = self.scores("teacher"), self.scores(model)
-        return other.clean.top1 / teacher.clean.top1 if teacher and other and teacher.clean.top1 > 0 else None
+        """`main_score` of a model over the teacher's, None where either is unknown."""
+        teacher, other = self.main_score("teacher"), self.main_score(model)
+        return other / teacher if teacher and other is not None else None
 
     def times_smaller(self, model: str) -> float | None:
         """Parameters of the teacher over those of a model, None where either is unknown."""
-        teacher, other = self.scores("teacher"), self.scores(model)
-        if not (teacher and other and teacher.num_parameters and other.num_parameters):
-            return None
-        return teacher.num_parameters / other.num_parameters
+        teacher, other = self.num_parameters("teacher"), self.num_parameters(model)
+        return teacher / other if teacher and other else None
+
+    @property
+    def baseline_is_generic(self) -> bool:
+        """Does the baseline start from the same generic stage as the student?"""
+        settings = self.resolved.get("baseline")
+        return isinstance(settings, Mapping) and settings.get("start") == "generic"
 
     def train_seconds(self, model: str) -> float | None:
         """Training time of a model over its stages, None where this run did not train it."""
-        spent = [self.training[stage].train_seconds for stage in STAGES_THAT_TRAIN.get(model, ()) if stage in self.training]
+        shared = ("generic",) if model == "baseline" and self.baseline_is_generic else ()
+        spent = [self.training[stage].train_seconds for stage in (*shared, *STAGES_THAT_TRAIN.get(model, ())) if stage in self.training]
         return sum(spent) if spent else None
 
     def shipped_latency(self, model: str, batch: int = 1) -> TimedRow | None:

@@ -36,8 +36,27 @@ def _parity(parity: Parity) -> Verdict:
     reason = sentence(parity.reason or "no reason was recorded")
     if parity.verdict == "passed":
         num_images = formatting.count(parity.num_images)
+        if parity.figures:
+            return Verdict(
+                "Parity of the file that ships", parity.verdict, f"On {num_images} test images {answers_words(parity)}.", "parity"
+            )
         reason = f"The exported file decides otherwise on {formatting.count(parity.flipped)} of {num_images} test images."
     return Verdict("Parity of the file that ships", parity.verdict, reason, "parity")
+
+
+def answers_words(parity: Parity) -> str:
+    """How far the answers of a task's file are from the trained model's, within a sentence."""
+    found = parity.figures
+    if "changed_share" in found:
+        return f"{_share(found['changed_share'])} of the pixels change their class"
+    told = [f"{_share(found.get('unmatched_share'))} of the objects have no counterpart"]
+    if (score := found.get("max_score_diff")) is not None:
+        told.append(f"scores differ by at most {formatting.scientific(score)}")
+    return ", ".join(told)
+
+
+def _share(value: float | None) -> str:
+    return "none" if value == 0 else formatting.percent(value, 3)
 
 
 def _candidates(run: RunSummary) -> tuple[Verdict, ...]:

@@ -2,6 +2,8 @@
 
 from g2sd_deploy.settings.base import Precision
 from g2sd_deploy.settings.data import DataSettings
+from g2sd_deploy.settings.dense import DetectionSettings, SegmentationSettings, TaskSettings
+from g2sd_deploy.settings.dense_augment import DetectionAugmentSettings, SegmentationAugmentSettings
 from g2sd_deploy.settings.generic import (
     CustomGenericSettings,
     DmaeSettings,
@@ -11,7 +13,7 @@ from g2sd_deploy.settings.generic import (
     MaeSettings,
     TinymimSettings,
 )
-from g2sd_deploy.settings.networks import DecoderSettings, EncoderSettings
+from g2sd_deploy.settings.networks import DecoderSettings, EncoderSettings, StudentSettings
 from g2sd_deploy.settings.outcome import (
     CorruptionSettings,
     EvaluateSettings,
@@ -27,7 +29,9 @@ from g2sd_deploy.settings.quantise import QuantiseSettings
 from g2sd_deploy.settings.recipe import Recipe
 from g2sd_deploy.settings.specific import (
     CustomSpecificSettings,
+    CwdSettings,
     FinetuneOnlySettings,
+    FrsSettings,
     HardDistillationSettings,
     NkdSettings,
     SoftDistillationSettings,
@@ -52,14 +56,18 @@ __all__ = [
     "CorruptionSettings",
     "CustomGenericSettings",
     "CustomSpecificSettings",
+    "CwdSettings",
     "DataSettings",
     "DecoderSettings",
+    "DetectionAugmentSettings",
+    "DetectionSettings",
     "DmaeSettings",
     "EncoderSettings",
     "EvaluateSettings",
     "ExportSettings",
     "FinetuneOnlySettings",
     "FinetuneSettings",
+    "FrsSettings",
     "G2sdSettings",
     "GenericSettings",
     "HardDistillationSettings",
@@ -78,9 +86,13 @@ __all__ = [
     "Recipe",
     "ReportSettings",
     "RobustnessSettings",
+    "SegmentationAugmentSettings",
+    "SegmentationSettings",
     "SimilaritySettings",
     "SoftDistillationSettings",
     "SpecificSettings",
+    "StudentSettings",
+    "TaskSettings",
     "TeacherSettings",
     "TinymimSettings",
     "TrainSettings",

@@ -10,10 +10,11 @@ from g2sd_deploy.settings.base import Positive, Settings
 class DataSettings(Settings):
     """Images to train and test on."""
 
-    source: Literal["idx", "folder", "shards", "huggingface", "numpy"]
+    source: Literal["idx", "folder", "shards", "huggingface", "numpy", "scenes", "masks", "coco"]
     """idx: four IDX files as MNIST and Fashion-MNIST ship them; folder: SPLIT/CLASS/IMAGE; shards: uncompressed tars as webdataset writes
     them; huggingface: a data set of the hub, a folder of Parquet files or one that `save_to_disk` wrote; numpy: SPLIT_images.npy and
-    SPLIT_labels.npy, or one .npz."""
+    SPLIT_labels.npy, or one .npz. For a task: scenes: composed of the garments of root `bundled:fashion-mnist`, as many as max_train_images
+    and max_test_images say; masks: images/SPLIT and annotations/SPLIT; coco: SPLIT and annotations/instances_SPLIT.json; huggingface."""
     root: str
     """Folder of the data; `bundled:fashion-mnist` is the subset inside the package. `~` and $VARIABLES are expanded. For shards also an
     address (https://, s3://), for huggingface also a name on the hub (OWNER/NAME or OWNER/NAME:CONFIGURATION), for numpy also an .npz."""
@@ -47,6 +48,11 @@ class DataSettings(Settings):
     shuffle_shards: PositiveInt | None = None
     """Shuffle within windows of this many shards, in a new order of the shards each epoch, so that few shards are read at a time; over all
     images by default. Needs source shards and store encoded."""
+    ignore_zero: bool = False
+    """Nothing is asked where a mask is 0, and class 0 is value 1 of a mask, as in ADE20K. For sources masks and huggingface with a task."""
+    classes: str | None = None
+    """File with the name of each class of the masks, one a line, for source huggingface with a task; classes.txt beside the images says it
+    for source masks."""
     cache_gib: Positive | None = None
     """Disk space that remote shards may take in the cache folder, in GiB; beyond it those unused for the longest time are deleted. No limit
     by default. Needs a root that is an address."""

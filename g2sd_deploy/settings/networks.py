@@ -35,5 +35,13 @@ class EncoderSettings(TransformerSettings):
     """Positions of the patches while pre-training: a fixed sine-cosine table, or trained ones. A classifier trains them in either case."""
 
 
+class StudentSettings(EncoderSettings):
+    """The student's encoder."""
+
+    weights: str | None = None
+    """In place of a generic stage: a finished student to start from, as a weight file or the folder of a finished stage
+    (runs/NAME/generic), perhaps of another run's images. Its positions are fitted to data.image_px."""
+
+
 class DecoderSettings(TransformerSettings):
     """Shape of the decoder of a masked model."""

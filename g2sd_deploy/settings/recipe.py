@@ -6,8 +6,10 @@ from pydantic import Field, model_validator
 
 from g2sd_deploy.settings.base import Settings
 from g2sd_deploy.settings.data import DataSettings
+from g2sd_deploy.settings.dense import TaskSettings
+from g2sd_deploy.settings.dense_misfits import dense_misfits
 from g2sd_deploy.settings.generic import DmaeSettings, G2sdSettings, GenericSettings, MaeSettings, TinymimSettings
-from g2sd_deploy.settings.networks import EncoderSettings
+from g2sd_deploy.settings.networks import EncoderSettings, StudentSettings
 from g2sd_deploy.settings.outcome import EvaluateSettings, ExportSettings, ReportSettings
 from g2sd_deploy.settings.profile import ProfileSettings
 from g2sd_deploy.settings.quantise import QuantiseSettings
@@ -26,13 +28,15 @@ class Recipe(Settings):
     """Seed of every random draw."""
     data: DataSettings
     """Images."""
+    task: TaskSettings | None = None
+    """What the student answers; the class of an image when left out."""
     teacher: TeacherSettings | None = None
-    """A finished teacher; or give pretrain and finetune to make one."""
+    """A finished teacher, or a pre-trained one for finetune to go on from; or give pretrain and finetune to make one."""
     pretrain: PretrainSettings | None = None
     """Make a teacher: MAE pre-training."""
     finetune: FinetuneSettings | None = None
     """Make a teacher: fine-tuning on the labels."""
-    student: EncoderSettings | None = None
+    student: StudentSettings | None = None
     """Student encoder, used by generic, specific and baseline."""
     generic: GenericSettings | None = None
     """First stage: what the student learns without labels."""
@@ -61,13 +65,22 @@ class Recipe(Settings):
         return self.has_masked_teacher or (self.teacher is not None and self.teacher.encoder is not None)
 
     @property
-    def has_classifier_teacher(self) -> bool:
-        """Whether there is a teacher of the task."""
-        return self.finetune is not None or (self.teacher is not None and self.teacher.classifier is not None)
+    def has_task_teacher(self) -> bool:
+        """Whether there is a teacher that was trained for what the student is to answer."""
+        return self.finetune is not None or self._names_task_teacher
+
+    @property
+    def _names_task_teacher(self) -> bool:
+        return self.teacher is not None and bool(self.teacher.classifier or self.teacher.segmenter or self.teacher.detector)
+
+    @property
+    def student_weights(self) -> str | None:
+        """A finished student that takes the place of the generic stage."""
+        return None if self.student is None else self.student.weights
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        for problem in (*_missing_sections(self), *_misfits(self)):
+        for problem in (*dense_misfits(self), *_missing_sections(self), *_misfits(self)):
             raise ValueError(problem)
         return self
 
@@ -75,11 +88,21 @@ class Recipe(Settings):
 def _missing_sections(recipe: Recipe) -> list[str]:
     """What a section needs from another section and does not find."""
     generic, specific = recipe.generic, recipe.specific
-    made = recipe.pretrain is not None or recipe.finetune is not None
-    distils = specific is not None and specific.method in ("hard", "soft", "nkd")
+    no_start = generic is None and recipe.student_weights is None
+    distils = specific is not None and specific.method in ("hard", "soft", "nkd", "cwd", "frs")
     checks = [
-        (recipe.teacher is not None and made, "give either teacher (a finished one) or pretrain and finetune (to make one), not both"),
-        (recipe.finetune is not None and recipe.pretrain is None, "finetune needs pretrain before it"),
+        (
+            recipe.teacher is not None and recipe.pretrain is not None,
+            "give either teacher (a finished one) or pretrain and finetune (to make one), not both",
+        ),
+        (
+            recipe.finetune is not None and recipe._names_task_teacher,
+            f"finetune makes a teacher of the task, and teacher.{_task_teacher(recipe)} names a finished one; give one of them",
+        ),
+        (
+            recipe.finetune is not None and not recipe.has_teacher_encoder,
+            "finetune needs pretrain before it, or a pre-trained teacher.encoder or teacher.masked",
+        ),
         (
             isinstance(generic, G2sdSettings) and generic.teacher_decoder_block is not None and not recipe.has_masked_teacher,
             "generic needs a teacher with a decoder: add teacher.masked or pretrain",
@@ -89,10 +112,19 @@ def _missing_sections(recipe: Recipe) -> list[str]:
             "generic needs a teacher: add teacher.encoder, teacher.masked or pretrain",
         ),
         (
-            distils and not recipe.has_classifier_teacher,
-            "specific needs a fine-tuned teacher: add teacher.classifier, or pretrain and finetune; or use method finetune",
+            distils and not recipe.has_task_teacher,
+            f"specific needs a fine-tuned teacher: add teacher.{_task_teacher(recipe)}, or pretrain and finetune; or use method finetune",
         ),
-        (specific is not None and generic is None, "specific needs generic before it"),
+        (generic is not None and recipe.student_weights is not None, "student.weights takes the place of generic; give one of them"),
+        (specific is not None and no_start, "specific needs generic before it, or student.weights"),
+        (
+            recipe.baseline is not None and recipe.baseline.start == "generic" and no_start,
+            "baseline.start is generic, but there is no generic stage; add generic or student.weights, or start from scratch",
+        ),
+        (
+            recipe.student_weights is not None and specific is None and getattr(recipe.baseline, "start", "") != "generic",
+            "student.weights is given, but nothing starts from it; add specific, or baseline with start generic",
+        ),
         (recipe.quantise is not None and specific is None, "quantise needs specific before it: there is no student to quantise"),
         (
             recipe.student is None and (generic is not None or recipe.baseline is not None),
@@ -101,11 +133,18 @@ def _missing_sections(recipe: Recipe) -> list[str]:
         (recipe.export is not None and specific is None, "export needs specific: there is no student to export"),
         (recipe.profile is not None and recipe.export is None, "profile needs export: there is no file to time"),
         (
-            recipe.evaluate is not None and specific is None and recipe.baseline is None and not recipe.has_classifier_teacher,
-            "evaluate needs a classifier: add finetune, teacher.classifier, specific or baseline",
+            recipe.evaluate is not None and specific is None and recipe.baseline is None and not recipe.has_task_teacher,
+            f"evaluate needs a model of the task: add finetune, teacher.{_task_teacher(recipe)}, specific or baseline",
         ),
     ]
     return [text for bad, text in checks if bad]
+
+
+def _task_teacher(recipe: Recipe) -> str:
+    """The setting that names a teacher of the recipe's task."""
+    if recipe.task is None:
+        return "classifier"
+    return "segmenter" if recipe.task.kind == "segmentation" else "detector"
 
 
 def _misfits(recipe: Recipe) -> list[str]:

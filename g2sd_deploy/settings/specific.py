@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
-from g2sd_deploy.settings.base import Fraction, Positive
+from g2sd_deploy.settings.base import Fraction, NonNegative, Positive
 from g2sd_deploy.settings.training import ClassifyTrainSettings
 
 Token = Literal["none", "g2sd", "deit"]
@@ -70,7 +70,37 @@ class CustomSpecificSettings(SpecificTrainSettings):
     """Distillation token."""
 
 
+class CwdSettings(SpecificTrainSettings):
+    """G2SD for segmentation: labels, and where in the image the teacher finds each class."""
+
+    method: Literal["cwd"]
+    """Channel-wise distillation of the class logits."""
+    weight: NonNegative = 3.0
+    """Weight of the distillation beside the labels' loss."""
+    temperature: Positive = 1.0
+    """Both networks' logits are divided by it before the softmax over positions."""
+
+
+class FrsSettings(SpecificTrainSettings):
+    """G2SD for detection: labels, and the teacher's pyramid and objectness where it finds the image rich."""
+
+    method: Literal["frs"]
+    """Distillation weighted by feature richness."""
+    feature_weight: NonNegative = 0.001
+    """Weight of the pyramid's features."""
+    objectness_weight: NonNegative = 0.1
+    """Weight of the objectness of the anchors."""
+    ramp_steps: NonNegativeInt = 500
+    """Optimiser steps over which both weights rise from 0."""
+
+
 SpecificSettings = Annotated[
-    HardDistillationSettings | SoftDistillationSettings | NkdSettings | FinetuneOnlySettings | CustomSpecificSettings,
+    HardDistillationSettings
+    | SoftDistillationSettings
+    | NkdSettings
+    | FinetuneOnlySettings
+    | CustomSpecificSettings
+    | CwdSettings
+    | FrsSettings,
     Field(discriminator="method"),
 ]

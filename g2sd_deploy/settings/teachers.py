@@ -1,6 +1,6 @@
 """A finished teacher, or how to make one."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,13 +18,17 @@ class TeacherSettings(Settings):
     """Encoder alone, for methods that need no decoder; the masked model's by default."""
     classifier: str | None = None
     """The teacher fine-tuned on the task, for specific distillation; `bundled:fashion-mnist` is the one inside the package."""
+    segmenter: str | None = None
+    """The teacher trained for segmentation on these classes: a weight file, or the folder of a finished stage."""
+    detector: str | None = None
+    """The teacher trained for detection on these classes: a weight file, or the folder of a finished stage."""
     resize_positions: bool = False
     """Fit the positions of a teacher that was made for another image size to data.image_px."""
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if self.masked is None and self.encoder is None and self.classifier is None:
-            raise ValueError("give at least one of masked, encoder and classifier")
+        if all(part is None for part in (self.masked, self.encoder, self.classifier, self.segmenter, self.detector)):
+            raise ValueError("give at least one of masked, encoder, classifier, segmenter and detector")
         return self
 
 
@@ -53,4 +57,7 @@ class FinetuneSettings(ClassifyTrainSettings):
 
 
 class BaselineSettings(ClassifyTrainSettings):
-    """The student's architecture trained from scratch on labels alone: what distillation has to beat."""
+    """The student's architecture trained on labels alone: what distillation has to beat."""
+
+    start: Literal["scratch", "generic"] = "scratch"
+    """Weights to begin with: random ones, or the generic stage's encoder, which shows what the specific stage's teacher adds."""

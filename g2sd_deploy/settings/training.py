@@ -67,7 +67,7 @@ class MixSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """How long and how fast a stage trains (AdamW, linear warm-up, half cosine, per step)."""
+    """How long and how fast a stage trains (AdamW, linear warm-up, then the rate falls, per step)."""
 
     epochs: Positive
     """Passes over the training images; may be a fraction."""
@@ -79,6 +79,10 @@ class TrainSettings(Settings):
     """Learning rate at the end."""
     warmup_epochs: NonNegative = 0.0
     """Passes of linear warm-up from 0."""
+    schedule: Literal["cosine", "linear", "steps"] = "cosine"
+    """How the rate falls behind the warm-up: half a cosine or a straight line to min_lr, or by a factor of ten at each of drops."""
+    drops: Annotated[tuple[Fraction, ...], Field(strict=False)] = ()
+    """Shares of the training after which the rate falls to a tenth; for schedule steps."""
     weight_decay: NonNegative = 0.05
     """AdamW weight decay of matrices; vectors and biases are not decayed."""
     betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)
@@ -103,6 +107,16 @@ class TrainSettings(Settings):
     def _warmup_fits(self) -> Self:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs}, more than epochs {self.epochs}")
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if (self.schedule == "steps") != bool(self.drops):
+            raise ValueError(f"schedule is {self.schedule} and drops are {list(self.drops)}; steps needs drops, and no other reads them")
+        if list(self.drops) != sorted(set(self.drops)):
+            raise ValueError(f"drops are {list(self.drops)}; they have to ascend")
+        if self.schedule == "steps" and self.min_lr:
+            raise ValueError(f"min_lr is {self.min_lr}, which schedule steps does not read; remove it")
         return self
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from g2sd_deploy.artifact import Artifact
+from g2sd_deploy.data.dense.opening import open_dense
+from g2sd_deploy.data.dense.pixels_only import PixelsOnly
 from g2sd_deploy.data.images import ImageSet, Samples
 from g2sd_deploy.data.sources import open_samples
 from g2sd_deploy.models.frozen import cast_frozen
@@ -18,7 +20,7 @@ from g2sd_deploy.models.vit import EncoderSpec
 from g2sd_deploy.progress import Progress
 from g2sd_deploy.randomness import torch_seed
 from g2sd_deploy.runtime import Runtime
-from g2sd_deploy.settings import EncoderSettings, Precision, Recipe
+from g2sd_deploy.settings import DataSettings, EncoderSettings, Precision, Recipe
 from g2sd_export.edge.preprocess import Preprocessing
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class Dataset:
     """Prepared images of a run: training images decoded or encoded, test images decoded.
 
     Attributes:
+        test: Empty where the run has a task: its test images are of many sizes, and `stages.dense_context` opens them with their truth.
         shuffle_shards: Shards whose images are shuffled together; None for all of them.
         max_bad_images: Most training images that may be unusable. It decides no result, so no later stage depends on it.
     """
@@ -105,21 +108,35 @@ class Dataset:
 def open_dataset(artifact: Artifact) -> Dataset:
     """Memory-map the images that the data stage prepared; encoded training images are opened where they lie."""
     described = json.loads(artifact.file(DATASET_FILE).read_bytes())
+    preprocessing, class_names = Preprocessing.from_dict(described["preprocessing"]), tuple(described["class_names"])
+    max_bad = artifact.config["data"]["max_bad_images"]
+    if "task" in described:
+        train = PixelsOnly(open_dense(artifact.folder / TRAIN_LISTING, artifact.metrics["train_where"]))
+        return Dataset(train, _no_images(preprocessing), preprocessing, class_names, max_bad_images=max_bad)
     encoded = described["store"] == "encoded"
-    train = open_samples(artifact.folder / TRAIN_LISTING, artifact.metrics["train_where"]) if encoded else _image_set(artifact, "train")
-    return Dataset(
-        train,
-        _image_set(artifact, "test"),
-        Preprocessing.from_dict(described["preprocessing"]),
-        tuple(described["class_names"]),
-        described["shuffle_shards"],
-        artifact.config["data"]["max_bad_images"],
-    )
+    images = open_samples(artifact.folder / TRAIN_LISTING, artifact.metrics["train_where"]) if encoded else _image_set(artifact, "train")
+    return Dataset(images, _image_set(artifact, "test"), preprocessing, class_names, described["shuffle_shards"], max_bad)
+
+
+def _no_images(preprocessing: Preprocessing) -> ImageSet:
+    side = preprocessing.image_px
+    return ImageSet(np.empty((0, side, side, preprocessing.num_channels), np.uint8), np.empty(0, np.int64))
 
 
 def _image_set(artifact: Artifact, split: str) -> ImageSet:
     images = np.load(artifact.file(f"{split}_images.npy"), mmap_mode="r")
     return ImageSet(images, np.load(artifact.file(f"{split}_labels.npy")))
+
+
+def preprocessing_of(settings: DataSettings) -> Preprocessing:
+    """How a test image becomes the networks' input; it belongs to every model trained on these images."""
+    return Preprocessing(
+        image_px=settings.image_px,
+        resize_px=settings.resize_px or settings.image_px,
+        num_channels=settings.num_channels,
+        mean=settings.mean,
+        std=settings.std,
+    )
 
 
 def encoder_spec(settings: EncoderSettings, preprocessing: Preprocessing) -> EncoderSpec:

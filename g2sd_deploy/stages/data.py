@@ -13,26 +13,18 @@ from g2sd_deploy.data.sources import save_samples, source_of
 from g2sd_deploy.data.sources.shards import ShardSamples
 from g2sd_deploy.errors import RunFailed, UserError
 from g2sd_deploy.settings import DataSettings
-from g2sd_deploy.stages.context import DATASET_FILE, TRAIN_LISTING, Context
+from g2sd_deploy.stages.context import DATASET_FILE, TRAIN_LISTING, Context, preprocessing_of
+from g2sd_deploy.stages.dense_data import list_dense
 from g2sd_export.edge.preprocess import Preprocessing
 
 _PREVIEW_IMAGES = 16
 _NAMED = 5
 
 
-def preprocessing_of(settings: DataSettings) -> Preprocessing:
-    """How a test image becomes the networks' input; it belongs to every model trained on these images."""
-    return Preprocessing(
-        image_px=settings.image_px,
-        resize_px=settings.resize_px or settings.image_px,
-        num_channels=settings.num_channels,
-        mean=settings.mean,
-        std=settings.std,
-    )
-
-
 def run(context: Context) -> Made:
     """Decode the test images and, where they are stored as arrays, the training images; encoded ones are only listed."""
+    if context.recipe.task is not None:
+        return list_dense(context)
     settings = context.recipe.data
     source = source_of(settings)
     train = source.samples(settings.train_split, settings.max_train_images)

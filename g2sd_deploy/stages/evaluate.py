@@ -19,6 +19,7 @@ from g2sd_deploy.predictors import Predictor, classifier_predictor, competitor_o
 from g2sd_deploy.randomness import torch_seed
 from g2sd_deploy.settings import EvaluateSettings, SimilaritySettings
 from g2sd_deploy.stages.context import CLASSIFIER_FILE, Context, Dataset, encoder_file, open_dataset
+from g2sd_deploy.stages.dense_evaluation import score_task
 from g2sd_deploy.zoo.places import places
 from g2sd_export.edge.preprocess import Preprocessing
 
@@ -28,7 +29,9 @@ CLEAN = "clean"
 
 
 def run(context: Context) -> Made:
-    """Score every classifier of the run."""
+    """Score every network of the run."""
+    if context.recipe.task is not None:
+        return score_task(context)
     settings = context.recipe.evaluate
     assert settings is not None
     dataset = open_dataset(context.inputs["data"])

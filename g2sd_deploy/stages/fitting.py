@@ -20,7 +20,7 @@ from g2sd_deploy.randomness import uniform
 from g2sd_deploy.settings import ClassifyTrainSettings, LabelledTrainSettings, LossBandSettings, TrainSettings
 from g2sd_deploy.stages.context import CLASSIFIER_FILE, HISTORY_FILE, Context, Dataset
 from g2sd_deploy.training.checkpoints import Checkpoints
-from g2sd_deploy.training.feed import Batch, Feed
+from g2sd_deploy.training.feed import Batch, Feed, TaskMaker
 from g2sd_deploy.training.loop import train
 from g2sd_deploy.training.loss_band import loss_band_problem
 from g2sd_deploy.training.memory import PeakMemory
@@ -41,8 +41,10 @@ def views_of(context: Context, batch: Batch, student: EncoderSpec) -> Views:
     )
 
 
-def make_feed(context: Context, dataset: Dataset, settings: TrainSettings, color_jitter: float = 0.0) -> Feed:
-    """Batches of the training set as the stage's settings ask for."""
+def make_feed(
+    context: Context, dataset: Dataset, settings: TrainSettings, color_jitter: float = 0.0, maker: TaskMaker | None = None
+) -> Feed:
+    """Batches of the training set as the stage's settings ask for; `maker` makes them where the truth is more than a label."""
     pre = dataset.preprocessing
     mixes = isinstance(settings, LabelledTrainSettings) and (settings.mix.mixup > 0 or settings.mix.cutmix > 0)
     return Feed(
@@ -57,6 +59,7 @@ def make_feed(context: Context, dataset: Dataset, settings: TrainSettings, color
         in_pairs=mixes,
         window=dataset.shuffle_shards,
         max_bad=dataset.max_bad_images,
+        maker=maker,
         warn=context.progress.warn,
     )
 
@@ -159,12 +162,13 @@ def train_classifier(
 def labelled_views_of(context: Context, batch: Batch, settings: LabelledTrainSettings, depth: int, num_classes: int) -> LabelledViews:
     """Smoothed labels, mixup or CutMix of neighbours, and drop path; all are functions of (seed, epoch, sample index)."""
     turn, mix = batch.turn, settings.mix
-    targets = smoothed_one_hot(batch.labels, num_classes, mix.label_smoothing)
+    assert isinstance(batch.truth, Tensor)
+    targets = smoothed_one_hot(batch.truth, num_classes, mix.label_smoothing)
     mixed = mix_pairs(batch.images, targets, mix, uniform(context.recipe.seed, "mix", turn.epoch, turn.indices[::2], NUM_MIX_DRAWS))
-    return LabelledViews(mixed.images, mixed.targets, _survival(context, batch, depth, settings.drop_path))
+    return LabelledViews(mixed.images, mixed.targets, survival(context, batch, depth, settings.drop_path))
 
 
-def _survival(context: Context, batch: Batch, depth: int, drop_path: float) -> Tensor | None:
+def survival(context: Context, batch: Batch, depth: int, drop_path: float) -> Tensor | None:
     """Drop path that grows linearly from 0 at the first block."""
     if drop_path == 0:
         return None

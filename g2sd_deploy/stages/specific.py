@@ -1,20 +1,23 @@
 """Specific stage: the student learns the labels and, with most methods, the fine-tuned teacher's predictions."""
 
 from g2sd_deploy.artifact import Made
-from g2sd_deploy.models.checkpoint import load_encoder
 from g2sd_deploy.models.vit import Classifier, EncoderSpec, start_from
 from g2sd_deploy.settings import FinetuneOnlySettings, NkdSettings
-from g2sd_deploy.stages.context import Context, encoder_file, encoder_spec, open_dataset, seed_weights
+from g2sd_deploy.stages.context import Context, encoder_spec, open_dataset, seed_weights
+from g2sd_deploy.stages.dense_training import train_student
 from g2sd_deploy.stages.fitting import train_classifier
+from g2sd_deploy.stages.student_start import student_start
 from g2sd_deploy.stages.task_losses import task_loss
 
 
 def run(context: Context) -> Made:
-    """Train the encoder of the generic stage as a classifier."""
+    """Train the encoder of the generic stage, or that of `student.weights`, as a classifier."""
+    if context.recipe.task is not None:
+        return train_student(context)
     settings, shape = context.recipe.specific, context.recipe.student
     assert settings is not None and shape is not None
     dataset = open_dataset(context.inputs["data"])
-    encoder = load_encoder(encoder_file(context.inputs["generic"]))
+    encoder = student_start(context)
     spec = encoder_spec(shape, dataset.preprocessing)
     _warn_of_other_heads(context, encoder.spec, spec)
     seed_weights(context)

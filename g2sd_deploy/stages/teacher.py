@@ -13,6 +13,7 @@ from g2sd_deploy.models.masked import MaskedAutoencoder
 from g2sd_deploy.models.vit import Classifier, Encoder
 from g2sd_deploy.settings import TeacherSettings
 from g2sd_deploy.stages.context import CLASSIFIER_FILE, ENCODER_FILE, MASKED_FILE, Context, Dataset, open_dataset
+from g2sd_deploy.stages.dense_teachers import dense_fingerprint, take_in_dense
 from g2sd_deploy.zoo.opening import Opened, fingerprint_of, open_teacher, resized
 from g2sd_deploy.zoo.roles import Role
 from g2sd_export.edge.preprocess import Preprocessing
@@ -33,7 +34,8 @@ def fingerprint(settings: TeacherSettings) -> dict[str, str]:
     Raises:
         UserError: An entry of the catalogue cannot play its role.
     """
-    return {FILES[role]: fingerprint_of(reference, role) for role, reference in references(settings).items()}
+    parts = {FILES[role]: fingerprint_of(reference, role) for role, reference in references(settings).items()}
+    return parts | dense_fingerprint(settings)
 
 
 def run(context: Context) -> Made:
@@ -42,9 +44,10 @@ def run(context: Context) -> Made:
     assert settings is not None
     dataset = open_dataset(context.inputs["data"])
     named = references(settings)
-    parts = {role: _take_in(context, role, reference, dataset, settings) for role, reference in named.items()}
+    parts: dict[str, dict[str, Any]] = {role: _take_in(context, role, one, dataset, settings) for role, one in named.items()}
+    parts |= take_in_dense(context, settings, dataset)
     metrics: dict[str, Any] = {
-        "source": next(iter(named.values())),
+        "source": next(iter(parts.values()))["source"],
         "num_parameters": next(iter(parts.values()))["num_parameters"],
         "parts": parts,
     }

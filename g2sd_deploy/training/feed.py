@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice, tee
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from g2sd_deploy.data.augment import NUM_CROP_DRAWS, random_resized_crop
 from g2sd_deploy.data.color_jitter import NUM_JITTER_DRAWS, color_jitter
+from g2sd_deploy.data.crop_maker import CropMaker
 from g2sd_deploy.data.erasing import random_erase
 from g2sd_deploy.data.images import ImageSet, Samples
-from g2sd_deploy.data.loading import Loaded, Loader, Ticket
+from g2sd_deploy.data.loading import Loaded, Loader, Maker, Ticket, Truth
 from g2sd_deploy.errors import RunFailed, UserError
 from g2sd_deploy.randomness import order_in_windows, uniform
 from g2sd_deploy.runtime import Runtime
@@ -54,13 +56,23 @@ class Batch:
 
     images: Float[Tensor, "batch channels height width"]
     jittered: Float[Tensor, "batch channels height width"]
-    labels: Int64[Tensor, "batch"]
+    truth: Truth
     turn: Turn
 
     def first(self, num: int) -> "Batch":
         """Its first images."""
         turn = replace(self.turn, indices=self.turn.indices[:num])
-        return Batch(self.images[:num], self.jittered[:num], self.labels[:num], turn)
+        truth = self.truth[:num] if isinstance(self.truth, Tensor) else self.truth.part(0, num)
+        return Batch(self.images[:num], self.jittered[:num], truth, turn)
+
+
+@runtime_checkable
+class TaskMaker(Maker, Protocol):
+    """Makes the batches of a task whose truth is more than a label."""
+
+    def blank_truth(self, num: int) -> Truth:
+        """The truth of `num` images on which there is nothing."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,7 @@ class Feed:
         color_jitter: Strength of the jitter of the second view.
         in_pairs: Whether neighbours of a batch are mixed, and so have to stay together.
         max_bad: Most images that may be unusable.
+        maker: What makes a batch with its truth where that is more than a label; None for crops.
         bad: Images that were found to be unusable so far, by index, with the reason.
         warn: Told of each of them once.
         waits: How long the loader's workers take, and are waited for.
@@ -90,6 +103,7 @@ class Feed:
     in_pairs: bool = False
     window: int | None = None
     max_bad: int = 0
+    maker: TaskMaker | None = None
     bad: dict[int, str] = field(default_factory=dict)
     warn: Callable[[str], None] = field(default=lambda _: None, compare=False)
     waits: Waits = field(default_factory=Waits)
@@ -111,6 +125,8 @@ class Feed:
             warmup_steps=round(settings.warmup_epochs * self.steps_per_epoch),
             peak=settings.base_lr * settings.batch_size / 256,
             floor=settings.min_lr,
+            schedule=settings.schedule,
+            drops=settings.drops,
         )
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
@@ -126,22 +142,19 @@ class Feed:
             for turn in self.turns(start):
                 yield self._cropped(self.data, on_gpu, turn)
             return
-        augment, runtime = self.settings.augment, self.runtime
-        loader = Loader(
-            self.data,
-            augment,
-            seed=self.seed,
-            image_px=self.image_px,
-            num_channels=len(self.mean),
-            mean=self.mean,
-            workers=runtime.num_workers,
-            pin_memory=runtime.device.type == "cuda",
-        )
+        runtime = self.runtime
+        loader = Loader(self._maker(), workers=runtime.num_workers, pin_memory=runtime.device.type == "cuda")
         ahead, turns = tee(self.turns(start))  # the loader takes some in advance
         made = self.waits.watched(loader.load(Ticket(turn.epoch, turn.indices) for turn in ahead), runtime.num_workers)
         for turn, loaded in zip(turns, made, strict=True):
             self._count_bad(loaded)
-            yield self._finished(loaded.pixels.to(runtime.device, non_blocking=True), loaded.labels, turn)
+            yield self._finished(loaded.pixels.to(runtime.device, non_blocking=True), loaded.truth, turn)
+
+    def _maker(self) -> Maker:
+        if self.maker is not None:
+            return self.maker
+        sizes = {"image_px": self.image_px, "num_channels": len(self.mean)}
+        return CropMaker(self.data, self.settings.augment, seed=self.seed, mean=self.mean, **sizes)
 
     def turns(self, start: int = 0) -> Iterator[Turn]:
         """What each forward pass of this process is made of: its part of the step's images, in pieces of at most the micro-batch."""
@@ -163,7 +176,8 @@ class Feed:
         turn, device = next(self.turns()), self.runtime.device
         small = replace(turn, indices=turn.indices[:num_images])
         pixels = torch.zeros(len(small.indices), len(self.mean), self.image_px, self.image_px, device=device)
-        return self._finished(pixels, torch.zeros(len(small.indices), dtype=torch.int64), small)
+        num = len(small.indices)
+        return self._finished(pixels, torch.zeros(num, dtype=torch.int64) if self.maker is None else self.maker.blank_truth(num), small)
 
     def _check(self) -> None:
         size, num_images, ranks = self.settings.batch_size, len(self.data), self.runtime.ranks
@@ -194,12 +208,12 @@ class Feed:
         pixels = random_resized_crop(pixels, draws, self.settings.augment, self.image_px)
         return self._finished(pixels, torch.from_numpy(data.labels[turn.indices]), turn)
 
-    def _finished(self, pixels: Num[Tensor, "batch channels height width"], labels: Int64[Tensor, "batch"], turn: Turn) -> Batch:
+    def _finished(self, pixels: Num[Tensor, "batch channels height width"], truth: Truth, turn: Turn) -> Batch:
         """Normalise, then erase: timm's order. Jitter belongs to a second view, before it is normalised.
 
         Args:
             pixels: In [0, 1], or 8-bit numbers as they were loaded.
-            labels: On the device or not.
+            truth: On the device or not.
             turn: Where they stand in the training.
         """
         augment, scale = self.settings.augment, 1.0 if pixels.is_floating_point() else 255.0
@@ -209,7 +223,7 @@ class Feed:
             jittered = self._normalised(color_jitter(pixels / scale, draws, self.color_jitter), 1.0)
         if isinstance(augment, ClassifyAugmentSettings) and augment.erasing:
             images = jittered = random_erase(images, self.seed, turn.epoch, turn.indices, augment.erasing)
-        return Batch(images, jittered, labels.to(self.runtime.device, non_blocking=True), turn)
+        return Batch(images, jittered, truth.to(self.runtime.device, non_blocking=True), turn)
 
     def _normalised(self, pixels: Tensor, scale: float) -> Tensor:
         """(pixels / scale - mean) / std in two passes over memory."""

@@ -27,7 +27,13 @@ def layer_scale(name: str, depth: int, decay: float) -> float:
 
 
 def build_optimizer(
-    model: nn.Module, settings: TrainSettings, *, depth: int = 0, layer_decay: float = 1.0, no_decay: tuple[str, ...] = ()
+    model: nn.Module,
+    settings: TrainSettings,
+    *,
+    depth: int = 0,
+    layer_decay: float = 1.0,
+    no_decay: tuple[str, ...] = (),
+    prefix: str = "",
 ) -> AdamW:
     """AdamW with one group per learning rate and weight decay; each group carries its `lr_scale`.
 
@@ -37,9 +43,16 @@ def build_optimizer(
         depth: Encoder blocks; needed with layer decay.
         layer_decay: Factor between neighbouring layers; 1 gives every layer the same rate.
         no_decay: Last part of the names of further parameters that are not decayed.
+        prefix: Start of the names under which the network with the encoder lies in `model`.
+
+    Raises:
+        ValueError: Layer decay is asked for, and no parameter is in a block of an encoder: it would silently do nothing.
     """
+    named = [(name.removeprefix(prefix), parameter) for name, parameter in model.named_parameters()]
+    if layer_decay != 1.0 and not any(_BLOCK.match(name) for name, _ in named):
+        raise ValueError(f"layer_decay is {layer_decay}, but no name of a parameter starts with {prefix}encoder.blocks.")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in named:
         if not parameter.requires_grad:
             continue
         scale = 1.0 if layer_decay == 1.0 else layer_scale(name, depth, layer_decay)

@@ -42,8 +42,8 @@ class Waits:
             batch = next(batches, None)
             if batch is None:
                 return
-            self._per_image_s.append(batch.seconds / len(batch.labels))
-            self._handed_out += len(batch.labels)
+            self._per_image_s.append(batch.seconds / len(batch.truth))
+            self._handed_out += len(batch.truth)
             if num_workers:
                 self.waited_s += time.perf_counter() - start
             yield batch

@@ -76,7 +76,7 @@ def _memory_failure(engine: Engine, model: nn.Module, inputs_of: Callable[[Batch
     tried, device = record.in_work, engine.runtime.device
     if tried is None:
         return RunFailed(f"memory of {device} does not suffice for the networks themselves; use a smaller teacher, or --shard")
-    num = len(tried.labels)
+    num = len(tried.images)
     if engine.runtime.sharded:  # the weights are spread over processes that do not take part in a trial
         return _too_large(device, num, f"add --micro-batch {max(1, num // 4 * 2)} or less")
     fit = num // 2

@@ -7,6 +7,8 @@ from g2sd_deploy.report import formatting
 from g2sd_deploy.watching.training_view import number
 
 _MODELS = ("teacher", "student", "baseline")
+_FIGURES = {"top-1": ("clean", "top1"), "mIoU": ("miou",), "box AP": ("box", "ap")}
+"""What models are scored by, and where it stands."""
 
 
 def outcome_of(stage: str, metrics: Mapping[str, Any]) -> str:
@@ -31,9 +33,12 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     models = metrics.get("models")
     if not isinstance(models, Mapping):
         return ""
-    found = {name: number(_inner(models, name, "clean", "top1")) for name in (*_MODELS, *(name for name in models if name not in _MODELS))}
-    shown = [f"{name} {formatting.percent(top1)}" for name, top1 in found.items() if top1 is not None]
-    return f"top-1 {', '.join(shown[:4])}" if shown else ""
+    names = (*_MODELS, *(name for name in models if name not in _MODELS))
+    for title, path in _FIGURES.items():
+        found = {name: number(_inner(models, name, *path)) for name in names}
+        if shown := [f"{name} {formatting.percent(value)}" for name, value in found.items() if value is not None]:
+            return f"{title} {', '.join(shown[:4])}"
+    return ""
 
 
 def _shipped(metrics: Mapping[str, Any]) -> str:

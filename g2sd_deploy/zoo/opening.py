@@ -11,9 +11,10 @@ from g2sd_deploy.artifact import read_artifact, sha256_of
 from g2sd_deploy.data.sources import expand
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.models.adapt import at_image_size, encoder_of
-from g2sd_deploy.models.checkpoint import held_kind, load_classifier, load_encoder, load_generic, load_masked
+from g2sd_deploy.models.checkpoint import load_classifier, load_encoder, load_generic, load_masked
 from g2sd_deploy.models.foreign import Converted, ForeignError, Kind, convert
 from g2sd_deploy.models.vit import Classifier, Encoder
+from g2sd_deploy.models.weight_file import FileKind, held_kind
 from g2sd_deploy.zoo.catalog import Teacher, find_teacher, full_file_of, nearest_name, teachers
 from g2sd_deploy.zoo.download import Tick
 from g2sd_deploy.zoo.places import places
@@ -235,12 +236,15 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(ImageNetInfo("imagenet-1k").label_names())  # type: ignore[no-untyped-call]
 
 
-def _open_own(path: Path, kind: Kind) -> Opened:
+def _open_own(path: Path, kind: FileKind) -> Opened:
     sha256 = sha256_of(path)
     if kind == "classifier":
         file = load_classifier(path)
         spec = file.model.encoder.spec
         return Opened(kind, file.model, path, sha256, True, "classifier of g2sd", spec.image_px, None, file.preprocessing, file.class_names)
+    if kind == "segmenter" or kind == "detector":
+        encoder = load_encoder(path)
+        return Opened("encoder", encoder, path, sha256, False, f"encoder of a {kind} of g2sd", encoder.spec.image_px)
     model = {"masked": load_masked, "generic": load_generic, "encoder": load_encoder}[kind](path)
     return Opened(kind, model, path, sha256, True, f"{kind} model of g2sd", encoder_of(model).spec.image_px)
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from g2sd_deploy.data.augment import NUM_CROP_DRAWS
 from g2sd_deploy.data.images import ImageSet, Samples
+from g2sd_deploy.data.crop_maker import CropMaker
 from g2sd_deploy.data.loading import Loaded, Loader, Ticket
 from g2sd_deploy.data.pixels import crop_sample
 from g2sd_deploy.data.rand_augment import fill_from_mean, rand_augment
@@ -56,7 +57,7 @@ def samples_of(folder: Path) -> Samples:
 def loader(samples: Samples, augment: AugmentSettings | None = None, *, workers: int = 0, seed: int = 5, channels: int = 3) -> Loader:
     augment = augment or AugmentSettings()
     mean = MEAN[:channels]
-    return Loader(samples, augment, seed=seed, image_px=32, num_channels=channels, mean=mean, workers=workers, pin_memory=False)
+    return Loader(CropMaker(samples, augment, seed=seed, image_px=32, num_channels=channels, mean=mean), workers=workers, pin_memory=False)
 
 
 def load_one(samples: Samples, indices: Sequence[int], epoch: int = 0, augment: AugmentSettings | None = None) -> Loaded:
@@ -74,7 +75,7 @@ def test_a_batch_holds_the_crops_of_its_images_under_their_own_draws(folder: Pat
     assert np.array_equal(got.pixels.permute(0, 2, 3, 1).numpy(), np.stack(expected))
     assert got.pixels.dtype == torch.uint8
     assert got.pixels.is_contiguous()
-    assert got.labels.tolist() == [1, 0, 1]
+    assert got.truth.tolist() == [1, 0, 1]
     assert got.bad == ()
 
 
@@ -99,7 +100,7 @@ def test_decoded_grey_images_are_loaded_too(policy: str | None) -> None:
     if policy:
         expected = rand_augment(expected, policy, 5, 0, indices, fill_from_mean(MEAN[:1]), interpolation="bilinear")
     assert np.array_equal(got.pixels.permute(0, 2, 3, 1).numpy(), expected)
-    assert got.labels.tolist() == [4, 1]
+    assert got.truth.tolist() == [4, 1]
 
 
 def test_the_number_of_workers_does_not_change_a_byte(folder: Path) -> None:
@@ -111,7 +112,7 @@ def test_the_number_of_workers_does_not_change_a_byte(folder: Path) -> None:
         assert len(other) == len(TICKETS)
         for a, b in zip(runs[0], other, strict=True):
             assert torch.equal(a.pixels, b.pixels)
-            assert torch.equal(a.labels, b.labels)
+            assert torch.equal(a.truth, b.truth)
     assert not torch.equal(runs[0][0].pixels, runs[0][3].pixels)  # the other epoch
     torch.manual_seed(3)
     assert torch.equal(torch.rand(1), after)  # the global generator is left alone
@@ -129,7 +130,7 @@ def test_a_bad_image_is_replaced_by_the_next_good_one_under_its_own_draws_and_na
     draws = uniform(5, "crop", 0, np.array([10, 3, 5]), NUM_CROP_DRAWS)
     expected = [crop_sample(samples.read(i), row, AugmentSettings(), 32, 3) for i, row in zip((0, 3, 6), draws, strict=True)]
     assert np.array_equal(got.pixels.permute(0, 2, 3, 1).numpy(), np.stack(expected))
-    assert got.labels.tolist() == [0, 0, 1]  # of the images that are shown
+    assert got.truth.tolist() == [0, 0, 1]  # of the images that are shown
     assert sorted(skipped.index for skipped in got.bad) == [5, 10, 11]
     assert {Path(skipped.name).name for skipped in got.bad} == {"05.jpg", "10.jpg", "11.jpg"}
     reasons = {skipped.index: skipped.reason for skipped in got.bad}
@@ -198,13 +199,14 @@ def test_workers_end_with_the_iterator(folder: Path) -> None:
 ORPHANS = """
 import multiprocessing, sys, time
 import numpy as np
+from g2sd_deploy.data.crop_maker import CropMaker
 from g2sd_deploy.data.loading import Loader, Ticket
 from g2sd_deploy.data.sources import open_source
 from g2sd_deploy.settings import AugmentSettings
 
 if __name__ == "__main__":
     samples = open_source("folder", sys.argv[1], splits=("train",)).samples("train", None)
-    loader = Loader(samples, AugmentSettings(), seed=0, image_px=32, num_channels=3, mean=(0.5, 0.5, 0.5), workers=2, pin_memory=False)
+    loader = Loader(CropMaker(samples, AugmentSettings(), seed=0, image_px=32, num_channels=3, mean=(0.5, 0.5, 0.5)), workers=2, pin_memory=False)
     batches = loader.load(Ticket(0, np.arange(4)) for _ in range(10**6))
     next(batches)
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
@@ -240,12 +242,13 @@ def test_no_worker_outlives_a_killed_parent(folder: Path, tmp_path: Path) -> Non
 
 LEFT_OPEN = """
 import numpy as np
+from g2sd_deploy.data.crop_maker import CropMaker
 from g2sd_deploy.data.loading import Loader, Ticket
 from g2sd_deploy.data.sources import open_source
 from g2sd_deploy.settings import AugmentSettings
 
 samples = open_source("folder", FOLDER).samples("train", None)
-loader = Loader(samples, AugmentSettings(), seed=0, image_px=16, num_channels=3, mean=(0.5,) * 3, workers=2, pin_memory=False)
+loader = Loader(CropMaker(samples, AugmentSettings(), seed=0, image_px=16, num_channels=3, mean=(0.5,) * 3), workers=2, pin_memory=False)
 kept = loader.load([Ticket(0, np.arange(4))] * 500)
 next(kept)
 print("leaving", flush=True)

@@ -48,6 +48,8 @@ DATA: Values = {
     "max_bad_images": 0,
     "shuffle_shards": None,
     "cache_gib": None,
+    "ignore_zero": False,
+    "classes": None,
 }
 
 
@@ -56,13 +58,14 @@ def vit(width: int, heads: int, depth: int = 12) -> Values:
 
 
 TI, S, B, L = vit(192, 3), vit(384, 6), vit(768, 12), vit(1024, 16, 24)
+COSINE: Values = {"schedule": "cosine", "drops": ()}
 CROP: Values = {"crop_scale": (0.2, 1.0), "crop_ratio": (0.75, 1.3333333333333333), "flip": True, "interpolation": "bicubic"}
 
 
 def pretext(method: str, epochs: int, warmup: int, min_lr: float, **own: Any) -> Values:
     """Every setting of a first stage; all three papers share the batch, the rate, the decay, the betas and the crops."""
     shared = {"batch_size": 4096, "base_lr": 1.5e-4, "weight_decay": 0.05, "betas": (0.9, 0.95), "clip_grad": None, "precision": "bf16"}
-    return {"method": method, "epochs": epochs, "warmup_epochs": warmup, "min_lr": min_lr, "augment": CROP} | shared | own
+    return {"method": method, "epochs": epochs, "warmup_epochs": warmup, "min_lr": min_lr, "augment": CROP} | COSINE | shared | own
 
 
 def decoder(width: int, depth: int, heads: int) -> Values:
@@ -93,7 +96,7 @@ def classify(
     method: str, epochs: int, warmup: int, base_lr: float, pooling: str, layer_decay: float, drop_path: float, **own: Any
 ) -> Values:
     """Every setting of a second stage."""
-    schedule = {"method": method, "epochs": epochs, "warmup_epochs": warmup, "batch_size": 1024, "base_lr": base_lr, "min_lr": 1e-6}
+    schedule = COSINE | {"method": method, "epochs": epochs, "warmup_epochs": warmup, "batch_size": 1024, "base_lr": base_lr, "min_lr": 1e-6}
     optimiser = {"weight_decay": 0.05, "betas": (0.9, 0.999), "clip_grad": None, "precision": "bf16", "ema_decay": None}
     augment = {**CROP, "crop_scale": (0.08, 1.0), "rand_augment": "rand-m9-mstd0.5-inc1", "erasing": 0.25}
     mix = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
@@ -139,7 +142,7 @@ TABLE: dict[str, tuple[Values, Values, Values, Values, float | None, float, int 
     "tinymim_sequential_vit_tiny": (TI, of_run("tinymim_sequential_vit_small"), tinymim(12, 6, 16), TINYMIM_TI, None, 5.72, 4),
 }
 NAMES = list(TABLE)
-OTHERS = {"quickstart", "quickstart_quantised", "quickstart_teacher", "cifar10", "imagenette"}
+OTHERS = {"quickstart", "quickstart_detection", "quickstart_quantised", "quickstart_segmentation", "quickstart_teacher", "cifar10", "imagenette"}
 
 
 @cache

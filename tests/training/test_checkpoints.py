@@ -36,7 +36,7 @@ class Learner(nn.Module):
         self.poisoned = poisoned
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        loss = F.cross_entropy(self.model(batch.images), batch.labels)
+        loss = F.cross_entropy(self.model(batch.images), batch.truth)
         return {"loss": loss * float("nan") if batch.turn.step >= self.poisoned else loss}
 
 

@@ -52,8 +52,8 @@ def test_epochs_may_be_fractions_and_one_step_is_always_made(epochs: float, num_
 
 def test_labels_stay_with_their_images() -> None:
     for batch in feed_of(augment=STILL).batches():
-        assert batch.labels.tolist() == (batch.turn.indices % 2).tolist()
-        assert torch.equal(batch.images.mean(dim=(1, 2, 3)) > 0.3, batch.labels == 1)
+        assert batch.truth.tolist() == (batch.turn.indices % 2).tolist()
+        assert torch.equal(batch.images.mean(dim=(1, 2, 3)) > 0.3, batch.truth == 1)
 
 
 def test_images_are_channels_first_scaled_to_one_and_normalised() -> None:
@@ -71,7 +71,7 @@ def test_colours_are_normalised_each_by_its_own_constants() -> None:
 
 
 def same(one: Batch, two: Batch) -> bool:
-    tensors = torch.equal(one.images, two.images) and torch.equal(one.labels, two.labels)
+    tensors = torch.equal(one.images, two.images) and torch.equal(one.truth, two.truth)
     return tensors and np.array_equal(one.turn.indices, two.turn.indices)
 
 
@@ -183,7 +183,7 @@ def test_a_bad_image_is_told_of_once_counted_and_replaced_by_the_next() -> None:
     feed = feed_with({5, 6}, 2, told)
     for batch in feed.batches():
         wanted = [7 if index in (5, 6) else index for index in batch.turn.indices.tolist()]
-        assert batch.labels.tolist() == [index % 2 for index in wanted]
+        assert batch.truth.tolist() == [index % 2 for index in wanted]
     assert sorted(feed.bad) == [5, 6] and feed.bad[5] == "5.jpg: the file is empty"
     assert sorted(told) == [f"{index}.jpg: the file is empty; the next image is used in its place" for index in (5, 6)]
 

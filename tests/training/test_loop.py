@@ -50,7 +50,7 @@ class Learner(nn.Module):
 
 
 def cross_entropy_of(model: nn.Module) -> Callable[[Batch], dict[str, Tensor]]:
-    return lambda batch: {"loss": F.cross_entropy(model(batch.images), batch.labels)}
+    return lambda batch: {"loss": F.cross_entropy(model(batch.images), batch.truth)}
 
 
 def run(
@@ -152,7 +152,7 @@ def test_precision_decides_the_format_of_the_matrix_products(precision: str, dty
     def loss_of(batch: Batch) -> dict[str, Tensor]:
         logits = model(batch.images)
         dtypes.add(logits.dtype)
-        return {"loss": F.cross_entropy(logits.float(), batch.labels)}
+        return {"loss": F.cross_entropy(logits.float(), batch.truth)}
 
     feed = feed_of(epochs=1.0, precision=precision)
     run(feed, model, loss_of)

@@ -186,7 +186,7 @@ def test_a_conversion_that_fails_names_the_file(tmp_path: Path) -> None:
 
 
 def test_a_file_of_ours_with_a_damaged_description_is_refused(tmp_path: Path) -> None:
-    for described, message in (("{", "description of the model is damaged"), ('{"kind": "segmenter"}', "which this version does not know")):
+    for described, message in (("{", "description of the model is damaged"), ('{"kind": "diffuser"}', "which this version does not know")):
         save_file({"x": torch.zeros(3)}, tmp_path / "x.safetensors", metadata={"g2sd_deploy": described})
         with pytest.raises(UserError, match=message):
             open_as(tmp_path / "x.safetensors", "encoder")

@@ -111,6 +111,10 @@ Manifest read_manifest(const std::filesystem::path& folder) {
                                "; this program reads format ", format,
                                "; use the one of the release that wrote the bundle"));
     }
+    if (values.find("task") != nullptr) {
+        throw UserError(concat(path.string(), ": its model is no classifier, and this program runs classifiers only; ",
+                               "run the bundle's own code: python -m edge"));
+    }
     try {
         check_keys(values);
     } catch (const UserError& error) {

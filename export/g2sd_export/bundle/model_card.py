@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..edge.manifest import LABELS, MANIFEST, MANIFEST_DIGEST, SAMPLE_IMAGE, SBOM, SIGNATURE, FileRecord
+from . import dense_words
 from .licences import card_licence
 
 _MIB = 1 << 20
@@ -36,14 +37,13 @@ python -m edge bench
 trained: exit status 0 means that this machine reproduces them, 1 that it does not. `predict` takes image files and folders, and `--json`
 makes every command write JSON. {others}
 
-In Python: `from edge.manifest import open_bundle`, then `open_bundle(folder).runner().infer(images)` with images as uint8
-[batch, {image_px}, {image_px}, {num_channels}].
+{use}
 
 ## Input and output
 
 | | |
 | --- | --- |
-| preparation | short side to {resize_px} px ({interpolation}), centre crop of {image_px} px, {colour} |
+| preparation | {preparation} |
 | normalisation | (pixel / 255 - mean) / std, mean {mean}, std {std}{folded} |
 | input | {inputs} |
 | output | {output} |
@@ -89,26 +89,27 @@ def model_card(facts: Mapping[str, Any], records: Mapping[str, FileRecord], clas
         The text of ``README.md``: the same for the same arguments.
     """
     pre, variants = facts["preprocessing"], facts["variants"]
+    dense = "task" in facts
     packages = {variant["name"]: _package(variant) for variant in variants}
     inputs = dict.fromkeys(_tensor(variant["input"]) for variant in variants)
     page = _PAGE.format(
-        **{key: pre[key] for key in ("image_px", "resize_px", "interpolation", "num_channels")},
         **{key: facts[key] for key in ("name", "default", "version")},
         summary=_summary(facts, len(class_names)),
         verdict=_verdict(facts),
         packages=packages[facts["default"]],
         others=_others(packages, facts["default"]),
-        colour="grey" if pre["num_channels"] == 1 else "RGB",
+        use=dense_words.use_of(facts) if dense else _use(pre),
+        preparation=dense_words.preparation_of(facts["task"]) if dense else _preparation(pre),
         mean=_numbers(pre["mean"]),
         std=_numbers(pre["std"]),
         folded="; it is inside the file where that takes uint8" if any(one["input"]["dtype"] == "uint8" for one in variants) else "",
         inputs=" or ".join(inputs),
-        output=_tensor(variants[0]["output"]),
+        output=_output(facts),
         num_classes=len(class_names),
         classes=_listed(class_names),
-        variants=_table(_VARIANT_HEAD, [_variant_row(variant, records, facts["default"]) for variant in variants]),
-        hops=_hops(variants),
-        candidates=_candidates(facts["provenance"].get("candidates")),
+        variants=_table(_variant_head(dense), [_variant_row(variant, records, facts) for variant in variants]),
+        hops=_hops(variants, _kind(facts)),
+        candidates=_candidates(facts["provenance"].get("candidates"), _kind(facts)),
         limits="\n".join(f"- {limit}" for limit in _limits(facts)),
         licences=_table(("of", "licence"), [(key, value) for key, value in facts["licences"].items()]),
         made_from=_made_from(facts["provenance"]),
@@ -120,6 +121,28 @@ def model_card(facts: Mapping[str, Any], records: Mapping[str, FileRecord], clas
         signature=SIGNATURE,
     )
     return f"---\n{_head(facts)}---\n\n{page}"
+
+
+def _kind(facts: Mapping[str, Any]) -> str:
+    """The task; empty for a classifier."""
+    return str(facts["task"]["kind"]) if "task" in facts else ""
+
+
+def _use(pre: Mapping[str, Any]) -> str:
+    return (
+        "In Python: `from edge.manifest import open_bundle`, then `open_bundle(folder).runner().infer(images)` with images as uint8\n"
+        f"[batch, {pre['image_px']}, {pre['image_px']}, {pre['num_channels']}]."
+    )
+
+
+def _preparation(pre: Mapping[str, Any]) -> str:
+    colour = "grey" if pre["num_channels"] == 1 else "RGB"
+    return f"short side to {pre['resize_px']} px ({pre['interpolation']}), centre crop of {pre['image_px']} px, {colour}"
+
+
+def _output(facts: Mapping[str, Any]) -> str:
+    output = facts["variants"][0]["output"]
+    return _tensor(output) + (dense_words.output_notes_of(facts["task"], output["name"]) if "task" in facts else "")
 
 
 def top1_of(variant: Mapping[str, Any]) -> tuple[float, int] | None:
@@ -135,16 +158,17 @@ def _head(facts: Mapping[str, Any]) -> str:
     precisions = sorted({variant["precision"] for variant in facts["variants"]})
     runtimes = sorted({variant["runtime"] for variant in facts["variants"]})
     distilled = ["knowledge-distillation"] if isinstance(facts["provenance"].get("teacher"), str) else []
-    tags = ["image-classification", "vision-transformer", *distilled, "g2sd", "onnx", *precisions, *runtimes]
+    task = dense_words.tag_of(facts) if "task" in facts else "image-classification"
+    tags = [task, "vision-transformer", *distilled, "g2sd", "onnx", *precisions, *runtimes]
     lines = [f"{key}: {_scalar(value)}" for key, value in card_licence(facts["licences"]["model"]).items()]
-    lines += ["library_name: onnx", "pipeline_tag: image-classification", "tags:", *(f"  - {_scalar(tag)}" for tag in dict.fromkeys(tags))]
+    lines += ["library_name: onnx", f"pipeline_tag: {task}", "tags:", *(f"  - {_scalar(tag)}" for tag in dict.fromkeys(tags))]
     return "\n".join([*lines, *_model_index(facts)]) + "\n"
 
 
 def _model_index(facts: Mapping[str, Any]) -> Iterator[str]:
     """Accuracies for the Hub, where it is known of which images they are."""
     where = facts["provenance"].get("evaluated_on")
-    measured = {variant["name"]: top1 for variant in facts["variants"] if (top1 := top1_of(variant)) is not None}
+    measured = _measured(facts)
     if not isinstance(where, str) or not measured:
         return
     yield from (
@@ -152,11 +176,19 @@ def _model_index(facts: Mapping[str, Any]) -> Iterator[str]:
         f"  - name: {_scalar(facts['name'])}",
         "    results:",
         "      - task:",
-        "          type: image-classification",
+        f"          type: {dense_words.tag_of(facts) if 'task' in facts else 'image-classification'}",
     )
     yield from ("        dataset:", f"          name: {_scalar(where)}", f"          type: {_scalar(where)}", "        metrics:")
-    for name, (share, _) in measured.items():
-        yield from ("          - type: accuracy", f"            value: {share:.6f}", f"            name: {_scalar(f'top-1 of {name}')}")
+    for kind, name, share in measured:
+        yield from (f"          - type: {kind}", f"            value: {share:.6f}", f"            name: {_scalar(name)}")
+
+
+def _measured(facts: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+    """Kind of number, name and value of what was measured of each variant."""
+    if "task" in facts:
+        return [(metric, f"{metric} of {name}", share) for name, metric, share in dense_words.metric_names(facts["variants"])]
+    found = {variant["name"]: top1 for variant in facts["variants"] if (top1 := top1_of(variant)) is not None}
+    return [("accuracy", f"top-1 of {name}", share) for name, (share, _) in found.items()]
 
 
 def _scalar(value: str) -> str:
@@ -166,8 +198,9 @@ def _scalar(value: str) -> str:
 def _summary(facts: Mapping[str, Any], num_classes: int) -> str:
     target = facts["target"]
     what = f" ({description.rstrip('.')})" if (description := target.get("description", "")) else ""
+    kind = dense_words.summary_of(facts) if "task" in facts else "An image classifier"
     return (
-        f"An image classifier for {num_classes} classes, made for `{target['name']}`{what}. It is a vision transformer "
+        f"{kind} for {num_classes} classes, made for `{target['name']}`{what}. It is a vision transformer "
         "that carries the proof of being the model that was trained."
     )
 
@@ -182,19 +215,20 @@ def _verdict(facts: Mapping[str, Any]) -> str:
             return f"**Not proven**: {facts['reason']}"
 
 
-_VARIANT_HEAD = ("variant", "file", "size", "runtime", "top-1", "p50 latency", "verdict")
+def _variant_head(dense: bool) -> tuple[str, ...]:
+    return ("variant", "file", "size", "runtime", "measured" if dense else "top-1", "p50 latency", "verdict")
 
 
-def _variant_row(variant: Mapping[str, Any], records: Mapping[str, FileRecord], default: str) -> tuple[str, ...]:
-    top1 = top1_of(variant)
+def _variant_row(variant: Mapping[str, Any], records: Mapping[str, FileRecord], facts: Mapping[str, Any]) -> tuple[str, ...]:
+    top1, dense = top1_of(variant), "task" in facts
     verdict = variant["verdict"] + (f": {variant['reason']}" if variant["reason"] else "")
     record = records.get(variant["file"])
     return (
-        f"`{variant['name']}`" + (" (default)" if variant["name"] == default else ""),
+        f"`{variant['name']}`" + (" (default)" if variant["name"] == facts["default"] else ""),
         f"`{variant['file']}`",
         f"{record.bytes / _MIB:.1f} MiB" if record else "",
         _settings(variant),
-        f"{top1[0]:.2%} of {top1[1]}" if top1 else "not measured",
+        dense_words.metrics_told(variant) if dense else f"{top1[0]:.2%} of {top1[1]}" if top1 else "not measured",
         _latency(variant["latency"]),
         verdict,
     )
@@ -219,43 +253,41 @@ def _latency(latency: Mapping[str, Any] | None) -> str:
     return f"{latency['p50_ms']:.2f} ms" + (f" ({', '.join(details)})" if details else "")
 
 
-def _hops(variants: Sequence[Mapping[str, Any]]) -> str:
+def _hops(variants: Sequence[Mapping[str, Any]], kind: str) -> str:
     """Hops that several variants share once."""
-    rows = dict.fromkeys(_hop_row(hop) for variant in variants for hop in variant["hops"])
-    return (
-        _table(("form", "against", "verdict", "images", "flipped", "largest logit difference", "least cosine", "mean KL"), list(rows))
-        if rows
-        else "None was run."
-    )
+    rows = dict.fromkeys(_hop_row(hop, kind) for variant in variants for hop in variant["hops"])
+    heads = dense_words.hop_heads(kind) if kind else ("flipped", "largest logit difference", "least cosine", "mean KL")
+    return _table(("form", "against", "verdict", "images", *heads), list(rows)) if rows else "None was run."
 
 
-def _hop_row(hop: Mapping[str, Any]) -> tuple[str, ...]:
+def _hop_row(hop: Mapping[str, Any], kind: str) -> tuple[str, ...]:
     verdict = hop["verdict"] + (f": {hop['reason']}" if hop["reason"] else "")
-    values = (_shown(hop.get(key)) for key in ("num_images", "flipped", "max_abs_logit_diff", "min_cosine", "mean_kl"))
-    return (hop["name"], hop["after"], verdict, *values)
+    logits = ("flipped", "max_abs_logit_diff", "min_cosine", "mean_kl")
+    values = dense_words.hop_cells(hop, kind) if kind else tuple(_shown(hop.get(key)) for key in logits)
+    return (hop["name"], hop["after"], verdict, _shown(hop.get("num_images")), *values)
 
 
-def _candidates(candidates: object) -> str:
+def _candidates(candidates: object, kind: str) -> str:
     """What was tried, also where it is not in the bundle."""
     if not isinstance(candidates, list) or not candidates:
         return ""
-    head = ("tried", "verdict", "top-1", "points lost", "decisions flipped", "shipped by default")
-    return f"\nWhat was tried for this device:\n\n{_table(head, [_candidate_row(candidate) for candidate in candidates])}\n"
+    heads = dense_words.candidate_heads(kind) if kind else ("top-1", "points lost", "decisions flipped")
+    rows = [_candidate_row(candidate, kind) for candidate in candidates]
+    return f"\nWhat was tried for this device:\n\n{_table(('tried', 'verdict', *heads, 'shipped by default'), rows)}\n"
 
 
-def _candidate_row(candidate: Mapping[str, Any]) -> tuple[str, ...]:
+def _candidate_row(candidate: Mapping[str, Any], kind: str) -> tuple[str, ...]:
     verdict = candidate["verdict"] + (f": {candidate['reason']}" if candidate.get("reason") else "")
+    ships = "yes" if candidate.get("chosen") else "no"
+    if kind:
+        return (candidate["name"], verdict, *dense_words.candidate_cells(candidate, kind), ships)
     top1, lost = candidate.get("top1"), candidate.get("drop_points")
     shares = (f"{top1:.2%}" if top1 is not None else "", f"{lost:.2f}" if lost is not None else "")
-    return (candidate["name"], verdict, *shares, _shown(candidate.get("flipped")), "yes" if candidate.get("chosen") else "no")
+    return (candidate["name"], verdict, *shares, _shown(candidate.get("flipped")), ships)
 
 
 def _limits(facts: Mapping[str, Any]) -> Iterator[str]:
-    yield "It knows its classes only, and answers one of them for every image."
-    yield "The edges of an image that is not square are cut away."
-    yield "Probabilities are a softmax of the logits; a calibration error, where the proof holds one, tells how far to trust them."
-    if not any(top1_of(variant) for variant in facts["variants"]):
-        yield "Its accuracy is not recorded here."
+    yield from dense_words.limits_of(facts) if "task" in facts else _limits_of_classifier(facts)
     if merging := facts["provenance"].get("token_merging"):
         yield _merging(merging)
     for variant in facts["variants"]:
@@ -264,6 +296,14 @@ def _limits(facts: Mapping[str, Any]) -> Iterator[str]:
     unknown = [key for key, value in facts["licences"].items() if value == "unknown"]
     if unknown:
         yield f"The licence of the {_words(unknown)} is not known; find it out before you pass the bundle on."
+
+
+def _limits_of_classifier(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield "It knows its classes only, and answers one of them for every image."
+    yield "The edges of an image that is not square are cut away."
+    yield "Probabilities are a softmax of the logits; a calibration error, where the proof holds one, tells how far to trust them."
+    if not any(top1_of(variant) for variant in facts["variants"]):
+        yield "Its accuracy is not recorded here."
 
 
 def _merging(merging: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..edge.manifest import LABELS, MODEL_CARD, SAMPLE, SAMPLE_IMAGE, FileRecord, sha256_of
+from .dense_words import metrics_of, task_of
 from .licences import UNKNOWN, cyclonedx_licences
 from .model_card import top1_of
 
@@ -33,7 +34,11 @@ def sbom(facts: Mapping[str, Any], records: Mapping[str, FileRecord]) -> dict[st
     models = dict.fromkeys(variant["file"] for variant in facts["variants"])
     parts = [_model(name, record, facts) for name, record in records.items() if name in models]
     parts += [_edge({name: record for name, record in records.items() if name.startswith(f"{_EDGE}/")})]
-    parts += [_file(name, record) for name, record in records.items() if name not in models and not name.startswith(f"{_EDGE}/")]
+    parts += [
+        _file(name, record, dense="task" in facts)
+        for name, record in records.items()
+        if name not in models and not name.startswith(f"{_EDGE}/")
+    ]
     runtimes = [_runtime(runtime, facts) for runtime in dict.fromkeys(variant["runtime"] for variant in facts["variants"])]
     data = _dataset(facts)
     components = [*parts, *runtimes, *data]
@@ -59,7 +64,7 @@ def _root(facts: Mapping[str, Any], data: list[dict[str, Any]]) -> dict[str, Any
         "type": "machine-learning-model",
         "bom-ref": _ROOT,
         "name": facts["name"],
-        "description": f"Image classifier for {facts['target']['name']}; proof {facts['verdict']}",
+        "description": f"{_what(facts)} for {facts['target']['name']}; proof {facts['verdict']}",
         "licenses": cyclonedx_licences(facts["licences"]["model"]),
         "pedigree": _pedigree(facts),
         "modelCard": _model_card(facts, data),
@@ -70,6 +75,18 @@ def _root(facts: Mapping[str, Any], data: list[dict[str, Any]]) -> dict[str, Any
         ],
     }
     return {key: value for key, value in component.items() if value}
+
+
+def _task(facts: Mapping[str, Any]) -> str:
+    return task_of(facts) if "task" in facts else "image classification"
+
+
+def _what(facts: Mapping[str, Any]) -> str:
+    return f"Network for {task_of(facts)}" if "task" in facts else "Image classifier"
+
+
+def _limit(facts: Mapping[str, Any]) -> str:
+    return "It knows its classes only." if "task" in facts else "It answers one of its classes for every image."
 
 
 def _pedigree(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +108,7 @@ def _model_card(facts: Mapping[str, Any], data: list[dict[str, Any]]) -> dict[st
     ]
     parameters = {
         "approach": {"type": "supervised"},
-        "task": "image classification",
+        "task": _task(facts),
         "architectureFamily": "vision transformer",
         "datasets": [{"ref": one["bom-ref"]} for one in data],
         "inputs": [{"format": _format(default["input"])}],
@@ -100,7 +117,7 @@ def _model_card(facts: Mapping[str, Any], data: list[dict[str, Any]]) -> dict[st
     return {
         "modelParameters": {key: value for key, value in parameters.items() if value},
         "quantitativeAnalysis": {"performanceMetrics": [metric for variant in facts["variants"] for metric in _metrics(variant, facts)]},
-        "considerations": {"technicalLimitations": ["It answers one of its classes for every image.", *limits]},
+        "considerations": {"technicalLimitations": [_limit(facts), *limits]},
     }
 
 
@@ -108,6 +125,13 @@ def _metrics(variant: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[d
     """What was measured of a variant; the slice names it and, where they are known, the images."""
     where = facts["provenance"].get("evaluated_on")
     top1, latency = top1_of(variant), variant["latency"] or {}
+    found, num = metrics_of(variant)
+    for name, share in found.items():
+        yield {
+            "type": name,
+            "value": f"{share:.6f}",
+            "slice": f"{variant['name']}, {num} images" + (f" of {where}" if isinstance(where, str) else ""),
+        }
     if top1 is not None:
         images = f"{top1[1]} images" + (f" of {where}" if isinstance(where, str) else "")
         yield {"type": "top-1 accuracy", "value": f"{top1[0]:.6f}", "slice": f"{variant['name']}, {images}"}
@@ -126,7 +150,7 @@ def _model(name: str, record: FileRecord, facts: Mapping[str, Any]) -> dict[str,
         "description": f"{users[0]['precision']}, for {', '.join(variant['runtime'] for variant in users)}",
         "hashes": _hashes(record),
         "licenses": cyclonedx_licences(facts["licences"]["model"]),
-        "modelCard": {"modelParameters": {"task": "image classification"}, "quantitativeAnalysis": {"performanceMetrics": metrics}},
+        "modelCard": {"modelParameters": {"task": _task(facts)}, "quantitativeAnalysis": {"performanceMetrics": metrics}},
         "properties": [{"name": "g2sd:variant", "value": variant["name"]} for variant in users],
     }
     return {key: value for key, value in component.items() if value}
@@ -143,11 +167,14 @@ def _edge(records: Mapping[str, FileRecord]) -> dict[str, Any]:
     }
 
 
-def _file(name: str, record: FileRecord) -> dict[str, Any]:
+def _file(name: str, record: FileRecord, *, dense: bool = False) -> dict[str, Any]:
     kind = "data" if name in _DATA_FILES else "file"
-    what = {LABELS: "names of the classes", SAMPLE: "images with golden logits", SAMPLE_IMAGE: "an image", MODEL_CARD: "model card"}.get(
-        name
-    )
+    what = {
+        LABELS: "names of the classes",
+        SAMPLE: "images with golden answers" if dense else "images with golden logits",
+        SAMPLE_IMAGE: "an image",
+        MODEL_CARD: "model card",
+    }.get(name)
     return {"type": kind, "bom-ref": name, "name": name, **({"description": what} if what else {}), "hashes": _hashes(record)}
 
 

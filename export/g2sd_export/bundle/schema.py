@@ -11,6 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from ..edge.dense.task import DenseTask
 from ..edge.errors import UserError
 from ..edge.preprocess import Preprocessing
 
@@ -139,14 +140,41 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"verdict is passed and that of its default {default['name']} is {default['verdict']}"
     if manifest["verdict"] != "passed" and not manifest["reason"]:
         yield f"verdict is {manifest['verdict']} and gives no reason"
-    if len({variant["output"]["shape"][1] for variant in variants.values()}) > 1:
-        yield "its variants give different numbers of classes"
-    try:
-        Preprocessing.from_dict(manifest["preprocessing"])
-    except UserError as error:
-        yield str(error)
+    if len({tuple(variant["output"]["shape"][1:]) for variant in variants.values()}) > 1:
+        yield "its variants give different numbers of classes" if "task" not in manifest else "its variants give different outputs"
+    yield from _contradictions_of_task(manifest)
     for variant in variants.values():
         yield from _contradictions_of(variant, manifest["files"])
+
+
+def _contradictions_of_task(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Preparation, outputs and tolerances that are those of another task."""
+    try:
+        preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
+        task = DenseTask.from_dict(manifest["task"]) if "task" in manifest else None
+    except UserError as error:
+        yield str(error)
+        return
+    if task is not None and task.preprocessing() != preprocessing:
+        yield "its task and its preprocessing ask for other images"
+    kind = task.kind if task is not None else "classification"
+    outputs, key = _OF_TASK[kind]
+    for variant in manifest["variants"]:
+        who, output = f"variant {variant['name']}", variant["output"]
+        found = (output["name"], output["dtype"], len(output["shape"]))
+        if found not in outputs and (task is not None or found[1:] != outputs[0][1:]):
+            yield f"{who}: its output is {output['name']} {output['dtype']} {output['shape']}, which is none of {kind}"
+        for name in ("tolerance", "device_tolerance"):
+            if variant[name] is not None and key not in variant[name]:
+                yield f"{who}: its {name} is none of {kind}"
+
+
+_OF_TASK: Mapping[str, tuple[tuple[tuple[str, str, int], ...], str]] = {
+    "classification": ((("logits", "float32", 2),), "max_abs_logit_diff"),
+    "segmentation": ((("logits", "float32", 4), ("classes", "uint8", 3)), "changed_share"),
+    "detection": ((("boxes", "float32", 3),), "unmatched_share"),
+}
+"""Outputs by name, kind of number and dimensions, and a key of the tolerance."""
 
 
 def _contradictions_of(variant: Mapping[str, Any], listed: Mapping[str, Any]) -> Iterator[str]:

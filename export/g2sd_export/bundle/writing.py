@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ from ..edge.manifest import (
     SBOM,
     SIGNATURE,
     UNLISTED,
+    Bundle,
     FileRecord,
     Variant,
     open_bundle,
@@ -60,12 +62,13 @@ class BuiltVariant:
     Attributes:
         variant: Its entry in the manifest; ``file`` is the path that the model gets inside the bundle.
         path: The model file; copied.
-        golden: float32 [N, num_classes]: what the variant itself answered for the sample; None where it was not run.
+        golden: float32 [N, num_classes]: what the variant itself answered for the sample, or of a model that is no classifier the arrays by
+            name; None where it was not run.
     """
 
     variant: Variant
     path: Path
-    golden: npt.NDArray[np.float32] | None = None
+    golden: Any = None
 
 
 def write_bundle(
@@ -116,8 +119,39 @@ def write_bundle(
     Raises:
         UserError: The folder is not empty, an argument does not fit the others, or a file cannot be read.
     """
-    _refuse_bad_input(folder, class_names, sample_images, expected_logits, variants)
+    sample = _LogitsSample(sample_images, expected_logits, preprocessing)
     facts = {
+        **first_facts(name, program_version, verdict, reason, target, licences),
+        "preprocessing": preprocessing.to_dict(),
+        "default": default,
+        "variants": [built.variant.to_dict() for built in variants],
+        "provenance": dict(provenance),
+    }
+    return write_folder(folder, facts, variants, class_names, sample, threads=threads, sources=sources)
+
+
+@runtime_checkable
+class BundleSample(Protocol):
+    """Real images and what the model answers for them, as a bundle keeps them; the task of the model decides how."""
+
+    def check(self, class_names: Sequence[str], variants: Sequence[BuiltVariant]) -> None:
+        """Raise UserError unless images, answers, classes and the variants' own answers fit each other."""
+        ...
+
+    def write(self, folder: Path, variants: Sequence[BuiltVariant]) -> None:
+        """Write ``sample.npz`` and ``sample.png``."""
+        ...
+
+    def failure(self, bundle: Bundle, built: BuiltVariant, threads: int | None) -> str:
+        """Why a variant does not pass the self-test of the bundle; empty where it does."""
+        ...
+
+
+def first_facts(
+    name: str, program_version: str | None, verdict: Verdict, reason: str, target: Mapping[str, Any], licences: Mapping[str, str]
+) -> dict[str, Any]:
+    """The head of a manifest, whatever the task of its model."""
+    return {
         "format": FORMAT,
         "name": name,
         "version": program_version or _installed_version(),
@@ -130,11 +164,38 @@ def write_bundle(
         "model_card": MODEL_CARD,
         "sbom": SBOM,
         "licences": dict.fromkeys(("model", "code", "teacher", "data"), UNKNOWN) | dict(licences),
-        "preprocessing": preprocessing.to_dict(),
-        "default": default,
-        "variants": [built.variant.to_dict() for built in variants],
-        "provenance": dict(provenance),
     }
+
+
+def write_folder(
+    folder: Path,
+    facts: Mapping[str, Any],
+    variants: Sequence[BuiltVariant],
+    class_names: Sequence[str],
+    sample: BundleSample,
+    *,
+    threads: int | None = None,
+    sources: Mapping[str, Path] | None = None,
+) -> Path:
+    """Write a bundle of any task, whole or not at all; see ``write_bundle``.
+
+    Args:
+        folder: The bundle's folder; must not exist, or be empty.
+        facts: The manifest without ``files``.
+        variants: The ways to run the model, at least one.
+        class_names: In the order of the classes.
+        sample: Real images with their answers.
+        threads: Threads of the runtimes in the self-test.
+        sources: ONNX files that engines were built from, by their path in the bundle.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        UserError: The folder is not empty, an argument does not fit the others, or a file cannot be read.
+    """
+    _refuse_bad_input(folder, class_names, variants)
+    sample.check(class_names, variants)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         part = Path(scratch) / folder.name
@@ -142,10 +203,10 @@ def write_bundle(
         _copy_models(part, [(one.variant.name, one.variant.file, one.path) for one in variants])
         _copy_models(part, [(f"the source {file}", file, path) for file, path in (sources or {}).items()])
         (part / LABELS).write_bytes("".join(f"{label}\n" for label in class_names).encode())
-        _write_sample(part, sample_images, expected_logits, variants, preprocessing)
+        sample.write(part, variants)
         _copy_edge(part / "edge")
         seal(part, facts)
-        if failures := _selftest_failures(part, variants, threads):
+        if failures := _selftest_failures(part, variants, sample, threads):
             seal(part, _with_failures(facts, failures))
         _move_into_place(part, folder)
     return folder
@@ -195,24 +256,52 @@ def json_bytes(values: Mapping[str, Any]) -> bytes:
         raise UserError(f"the bundle's facts are no JSON ({error}); give finite numbers, text, lists and mappings only") from error
 
 
-def _refuse_bad_input(
-    folder: Path,
-    class_names: Sequence[str],
-    images: npt.NDArray[np.uint8],
-    logits: npt.NDArray[np.float32],
-    variants: Sequence[BuiltVariant],
-) -> None:
+def _refuse_bad_input(folder: Path, class_names: Sequence[str], variants: Sequence[BuiltVariant]) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not empty; give the bundle a folder of its own")
     if bad := [label for label in class_names if not label.strip() or "\n" in label or "\r" in label]:
         raise UserError(f"class name {bad[0]!r} is empty or holds a line break; {LABELS} holds one name per line")
-    if logits.shape != (len(images), len(class_names)) or len(images) == 0:
-        raise UserError(f"the sample has {len(images)} images, logits of shape {list(logits.shape)} and {len(class_names)} class names")
     for built in variants:
-        if built.golden is not None and built.golden.shape != logits.shape:
-            raise UserError(f"{built.variant.name}: its golden logits have shape {list(built.golden.shape)}; wanted {list(logits.shape)}")
         if not built.path.is_file():
             raise UserError(f"{built.path}: no such model file, for variant {built.variant.name}")
+
+
+@dataclass(frozen=True)
+class _LogitsSample:
+    """Images of the network's size and the logits of the reference."""
+
+    images: npt.NDArray[np.uint8]
+    logits: npt.NDArray[np.float32]
+    preprocessing: Preprocessing
+
+    def check(self, class_names: Sequence[str], variants: Sequence[BuiltVariant]) -> None:
+        images, logits = self.images, self.logits
+        if logits.shape != (len(images), len(class_names)) or len(images) == 0:
+            raise UserError(f"the sample has {len(images)} images, logits of shape {list(logits.shape)} and {len(class_names)} class names")
+        for built in variants:
+            if built.golden is not None and built.golden.shape != logits.shape:
+                raise UserError(
+                    f"{built.variant.name}: its golden logits have shape {list(built.golden.shape)}; wanted {list(logits.shape)}"
+                )
+
+    def write(self, folder: Path, variants: Sequence[BuiltVariant]) -> None:
+        images = self.images
+        image = Image.fromarray(images[0, :, :, 0] if images.shape[-1] == 1 else images[0])
+        # Larger than the network's input, so that the self-test sees a device that resizes with another filter.
+        image.resize([round(_ENLARGED * side) for side in image.size], Image.Resampling.NEAREST).save(folder / SAMPLE_IMAGE)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "images": images,
+            "logits": self.logits.astype(np.float32),
+            "decoded": load_image(folder / SAMPLE_IMAGE, self.preprocessing),
+        }
+        for built in variants:
+            if built.golden is not None:
+                arrays[f"logits.{built.variant.name}"] = built.golden.astype(np.float32)
+        (folder / SAMPLE).write_bytes(npz_bytes(arrays))
+
+    def failure(self, bundle: Bundle, built: BuiltVariant, threads: int | None) -> str:
+        runner = bundle.runner(threads=threads, variant=built.variant.name)
+        return check_sample(bundle, bundle.sample(), runner, built.variant).reason
 
 
 def _installed_version() -> str:
@@ -235,27 +324,6 @@ def _copy_models(part: Path, wanted: Sequence[tuple[str, str, Path]]) -> None:
             raise UserError(f"{file}: two variants mean different files by it; give each content a name of its own")
 
 
-def _write_sample(
-    folder: Path,
-    images: npt.NDArray[np.uint8],
-    logits: npt.NDArray[np.float32],
-    variants: Sequence[BuiltVariant],
-    preprocessing: Preprocessing,
-) -> None:
-    image = Image.fromarray(images[0, :, :, 0] if images.shape[-1] == 1 else images[0])
-    # Larger than the network's input, so that the self-test sees a device that resizes with another filter.
-    image.resize([round(_ENLARGED * side) for side in image.size], Image.Resampling.NEAREST).save(folder / SAMPLE_IMAGE)
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "images": images,
-        "logits": logits.astype(np.float32),
-        "decoded": load_image(folder / SAMPLE_IMAGE, preprocessing),
-    }
-    for built in variants:
-        if built.golden is not None:
-            arrays[f"logits.{built.variant.name}"] = built.golden.astype(np.float32)
-    (folder / SAMPLE).write_bytes(npz_bytes(arrays))
-
-
 def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     """Arrays as ``numpy.load`` reads them, the same bytes everywhere: no clock, no system's name, and not packed, as zlibs differ."""
     content = io.BytesIO()
@@ -271,10 +339,16 @@ def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
 
 def _copy_edge(target: Path) -> None:
     """Copy the edge package through importlib, which also reads it from a zipped wheel."""
+    _copy_tree(files(_EDGE), target)
+
+
+def _copy_tree(source: Traversable, target: Path) -> None:
     target.mkdir()
-    for source in files(_EDGE).iterdir():
-        if source.is_file():
-            (target / source.name).write_bytes(source.read_bytes())
+    for item in source.iterdir():
+        if item.is_file():
+            (target / item.name).write_bytes(item.read_bytes())
+        elif item.name != "__pycache__":
+            _copy_tree(item, target / item.name)
 
 
 def _records(folder: Path, *, without: set[str]) -> dict[str, FileRecord]:
@@ -283,16 +357,15 @@ def _records(folder: Path, *, without: set[str]) -> dict[str, FileRecord]:
     return {name: record_of(folder / name) for name in listed if name not in UNLISTED | without}
 
 
-def _selftest_failures(part: Path, variants: Sequence[BuiltVariant], threads: int | None) -> dict[str, str]:
+def _selftest_failures(part: Path, variants: Sequence[BuiltVariant], sample: BundleSample, threads: int | None) -> dict[str, str]:
     """Reasons, by variant, of those that were run here and do not answer alike from their bundle, whatever became of the bundle's proof."""
     bundle = open_bundle(part)  # one that is not whole is our mistake: no verdict, an error
-    sample, failures = bundle.sample(), {}
+    failures = {}
     for built in variants:
         if built.golden is None or built.variant.verdict != "passed":
             continue
         try:
-            runner = bundle.runner(threads=threads, variant=built.variant.name)
-            reason = check_sample(bundle, sample, runner, built.variant).reason
+            reason = sample.failure(bundle, built, threads)
         except UserError as error:
             reason = str(error).replace(f"{part}{os.sep}", "")
         if reason:

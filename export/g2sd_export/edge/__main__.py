@@ -1,6 +1,6 @@
-"""``python -m edge``: prove the bundle on this machine, classify images with it, and time it.
+"""``python -m edge``: prove the bundle on this machine, answer for images with it, and time it.
 
-Exit status: 0 done or passed; 1 the self-test failed, an image could not be classified, or nothing could be timed; 2 a mistake in what was
+Exit status: 0 done or passed; 1 the self-test failed, an image could not be read, or nothing could be timed; 2 a mistake in what was
 asked (one line on stderr). Latencies that are not to be believed are marked ``invalid``, and are no failure.
 """
 
@@ -14,14 +14,18 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from .command_line import Parser, complain, refuse
 from .errors import UserError
 
+if TYPE_CHECKING:
+    from .manifest import Bundle
+
 _PROGRAM = "edge"
 _FROM_STDIN = "-"
 _PROGRESS_WIDTH = 40
+_TOP_K = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog=_PROGRAM, description="Prove this bundle on this machine, classify images with it, and time it.")
+    parser = Parser(prog=_PROGRAM, description="Prove this bundle on this machine, answer for images with it, and time it.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     _add_selftest(commands)
     _add_predict(commands)
@@ -66,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_selftest(commands: Any) -> None:
     selftest = commands.add_parser(
-        "selftest", help="verify every file's digest, run the stored sample and compare with its expected logits"
+        "selftest", help="verify every file's digest, run the stored sample and compare with its expected answers"
     )
     selftest.add_argument("--variant", metavar="NAME", help="which variant to run (default: the bundle's default)")
     selftest.add_argument("--all", action="store_true", help="run every variant; with --json, one object per line")
@@ -75,10 +79,11 @@ def _add_selftest(commands: Any) -> None:
 
 
 def _add_predict(commands: Any) -> None:
-    predict = commands.add_parser("predict", help="classify images")
+    predict = commands.add_parser("predict", help="classify images, or tell what is where in them")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="an image file, a folder of them, or - for an image on standard input")
     predict.add_argument("--list", action="store_true", help="- is a list of image files, one per line, instead of an image")
-    predict.add_argument("--top-k", type=int, default=5, metavar="K", help="how many classes to show (default 5)")
+    predict.add_argument("--top-k", type=int, metavar="K", help="of a classifier: how many classes to show (default 5)")
+    predict.add_argument("--out", type=Path, metavar="DIR", help="of segmentation and detection: a folder that takes the drawn images")
     predict.add_argument("--variant", metavar="NAME", help="which variant to run (default: the bundle's default)")
     _add_threads(predict)
     _add_common(predict, _predict)
@@ -137,9 +142,7 @@ def _lines_of(result: Any) -> list[str]:
         lines.append(f"variant  {result.variant}" + (f" on {result.runtime}" if result.runtime else ""))
     for against, agreement in (("the trained model's", result.agreement), ("its own at export", result.device_agreement)):
         if agreement:
-            flips = f"{agreement.flipped} decisions flipped"
-            difference = f"largest logit difference {agreement.max_abs_logit_diff:.2g}"
-            lines.append(f"sample   {agreement.num_images} answers against {against}: {difference}, {flips}")
+            lines.append(f"sample   {agreement.num_images} answers against {against}: {agreement.told()}")
     return lines
 
 
@@ -147,16 +150,22 @@ def _predict(arguments: argparse.Namespace) -> int:
     from .manifest import open_bundle
     from .predict import Classifier, images_below
 
-    if arguments.top_k < 1:
-        raise UserError(f"--top-k is {arguments.top_k}; it must be at least 1")
+    top_k = _TOP_K if arguments.top_k is None else arguments.top_k
+    if top_k < 1:
+        raise UserError(f"--top-k is {top_k}; it must be at least 1")
     if arguments.list and _FROM_STDIN not in arguments.images:
         raise UserError("--list says that standard input holds paths, and it is not asked for; give - as an image")
     for image in arguments.images:
         next(images_below(image))  # an empty folder is refused before any image is classified
-    classifier = Classifier(open_bundle(arguments.bundle), threads=arguments.threads, variant=arguments.variant)
+    bundle = open_bundle(arguments.bundle)
+    if bundle.task is not None:
+        return _observe(arguments, bundle)
+    if arguments.out is not None:
+        raise UserError("--out is for segmentation and detection, and this bundle classifies: there is nothing to draw; leave it out")
+    classifier = Classifier(bundle, threads=arguments.threads, variant=arguments.variant)
     alone = len(arguments.images) == 1 and not arguments.list and not Path(arguments.images[0]).is_dir()
     num_bad = total = 0
-    for answer in classifier.answers(_sources(arguments.images, is_list=arguments.list), top_k=arguments.top_k):
+    for answer in classifier.answers(_sources(arguments.images, is_list=arguments.list), top_k=top_k):
         total, num_bad = total + 1, num_bad + bool(answer.error)
         if answer.error and not arguments.json:
             complain(_PROGRAM, answer.error)
@@ -166,6 +175,32 @@ def _predict(arguments: argparse.Namespace) -> int:
         _write(answer.to_dict(), lines if alone else [f"{answer.image}\t{', '.join(shares)}"], as_json=arguments.json)
     if num_bad and total > 1:
         complain(_PROGRAM, f"{num_bad} of {total} images could not be classified")
+    return 1 if num_bad else 0
+
+
+def _observe(arguments: argparse.Namespace, bundle: Bundle) -> int:
+    """The same for a bundle that has a task: pixels or objects."""
+    from .dense.answering import Album, Observer
+
+    if arguments.top_k is not None:
+        raise UserError("--top-k is for classifiers, and this bundle is none; leave it out")
+    observer = Observer(bundle, threads=arguments.threads, variant=arguments.variant)
+    album = Album(arguments.out) if arguments.out is not None else None
+    num_bad = total = 0
+    for answer in observer.answers(_sources(arguments.images, is_list=arguments.list)):
+        total, num_bad = total + 1, num_bad + bool(answer.error)
+        if answer.seen is None:
+            if arguments.json:
+                _write({"image": answer.image, "error": answer.error}, (), as_json=True)
+            else:
+                complain(_PROGRAM, answer.error)
+            continue
+        kept = {} if album is None else album.keep(answer.image, answer.seen)
+        values = {"image": answer.image, **answer.seen.to_dict(), **kept} if arguments.json else {}
+        lines = [answer.image, *(f"  {line}" for line in answer.seen.lines()), *(f"  {path}" for path in kept.values())]
+        _write(values, lines, as_json=arguments.json)
+    if num_bad and total > 1:
+        complain(_PROGRAM, f"{num_bad} of {total} images could not be read")
     return 1 if num_bad else 0
 
 

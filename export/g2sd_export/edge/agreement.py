@@ -90,6 +90,10 @@ class Agreement:
     min_cosine: float
     mean_kl: float
 
+    def told(self) -> str:
+        """In a few words."""
+        return f"largest logit difference {self.max_abs_logit_diff:.2g}, {self.flipped} decisions flipped"
+
 
 def measure_agreement(reference: npt.NDArray[np.floating[Any]], candidate: npt.NDArray[np.floating[Any]]) -> Agreement:
     """Compare two sets of logits in float64.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from .manifest import Bundle, Variant
 from .measuring import MeasureSettings, Session, Subject, Watch, measure, measure_offline, measure_server
 from .runner import Runner
 from .session import join_conditions
+
+if TYPE_CHECKING:
+    from .dense.network import Network
 
 FORMAT = 1
 SCENARIOS = ("single_stream", "offline", "server")
@@ -77,15 +80,17 @@ class _Bench:
     watch: Watch
     tick: Callable[[int, int], None] | None
 
-    def opened(self, variants: Sequence[Variant], threads: int | None, required: Sequence[str]) -> tuple[dict[str, Runner], dict[str, str]]:
+    def opened(
+        self, variants: Sequence[Variant], threads: int | None, required: Sequence[str]
+    ) -> tuple[dict[str, Runner | Network], dict[str, str]]:
         """Runners by variant, and why others have none."""
-        runners: dict[str, Runner] = {}
+        runners: dict[str, Runner | Network] = {}
         reasons: dict[str, str] = {}
         for variant in variants:
             reason = self.bundle.refusal(variant)
             if not reason:
                 try:
-                    runners[variant.name] = self.bundle.runner(threads=threads, variant=variant.name)
+                    runners[variant.name] = self._open(variant, threads)
                 except UserError as error:
                     reason = str(error)
             if reason and variant.name in required:
@@ -94,9 +99,14 @@ class _Bench:
                 reasons[variant.name] = reason
         return runners, reasons
 
-    def rows(self, runners: Mapping[str, Runner], batch: int) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    def _open(self, variant: Variant, threads: int | None) -> Runner | Network:
+        if self.bundle.task is None:
+            return self.bundle.runner(threads=threads, variant=variant.name)
+        return self.bundle.network(threads=threads, variant=variant.name)
+
+    def rows(self, runners: Mapping[str, Runner | Network], batch: int) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
         """Rows by variant, and the conditions of each session."""
-        pixels = self.bundle.sample().images
+        pixels = self.bundle.sample_images()
         pixels = np.ascontiguousarray(np.resize(pixels, (batch, *pixels.shape[1:])))
         sessions = self._sessions([_subject(name, runner, pixels) for name, runner in runners.items()])
         rows = {}
@@ -137,7 +147,7 @@ class _Bench:
         timed = partial(measure_server, rate_per_s=settings.rate_per_s, settings=settings.measuring, streams=streams)
         return [timed(one, watch=self.watch, tick=self.tick) for one in subjects]
 
-    def _prepare_ms(self, runner: Runner, pixels: npt.NDArray[np.uint8]) -> float:
+    def _prepare_ms(self, runner: Runner | Network, pixels: npt.NDArray[np.uint8]) -> float:
         clock = self.watch.system.clock
         samples = []
         for _ in range(_PREPARE_CALLS):
@@ -202,7 +212,7 @@ def run_bench(
     }
 
 
-def _subject(name: str, runner: Runner, pixels: npt.NDArray[np.uint8]) -> Subject:
+def _subject(name: str, runner: Runner | Network, pixels: npt.NDArray[np.uint8]) -> Subject:
     inputs = runner.prepare(pixels)
     phases = getattr(runner, "phases", None)
     return Subject(name, len(pixels), partial(runner.forward, inputs), None if phases is None else partial(phases, inputs))

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .agreement import ParityTolerance, Verdict
+from .agreement import Verdict
+from .dense.task import DenseTask
+from .dense.tolerance import AnyTolerance, fits, read_tolerance
 from .errors import IntegrityError, UserError
 from .files import FileRecord, problems_of, read_checked, record_of, sha256_of
 from .preprocess import Preprocessing
 
 if TYPE_CHECKING:
+    from .dense.network import Network
     from .runner import Runner
 
 FORMAT = 2
@@ -55,11 +58,11 @@ class Variant:
         runtime: onnxruntime, openvino, tensorrt or tensorrt_rtx.
         settings: Of the runtime; see ``edge/opening.py``. An engine's say from which file of the bundle it was built.
         input: ``name``, ``dtype``, ``layout`` and ``shape`` of the input.
-        output: ``name``, ``dtype`` and ``shape`` of the logits.
+        output: ``name``, ``dtype`` and ``shape`` of the logits; where the bundle has a task, of the first output.
         verdict: Of the proof made at export: "passed", "failed" or "not_run".
         reason: Why it is not "passed"; where it passed, a remark or nothing.
         hops: What was compared on the way to this file, as ``HopResult.to_dict`` writes it.
-        tolerance: How far its logits may be from the reference's.
+        tolerance: How far its logits may be from the reference's; where the bundle has a task, its pixels or objects.
         device_tolerance: How far they may be from its own at export; None where it did not run there.
         latency: As measured at export, or None.
     """
@@ -74,8 +77,8 @@ class Variant:
     verdict: Verdict
     reason: str
     hops: tuple[Mapping[str, Any], ...]
-    tolerance: ParityTolerance
-    device_tolerance: ParityTolerance | None = None
+    tolerance: AnyTolerance
+    device_tolerance: AnyTolerance | None = None
     latency: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -111,9 +114,9 @@ class Variant:
             raise UserError(f"variant {values.get('name')!r}: missing or unknown keys {', '.join(wrong)}")
         read = dict(values)
         read["hops"] = tuple(values["hops"])
-        read["tolerance"] = ParityTolerance.from_dict(values["tolerance"])
+        read["tolerance"] = read_tolerance(values["tolerance"])
         if values["device_tolerance"] is not None:
-            read["device_tolerance"] = ParityTolerance.from_dict(values["device_tolerance"])
+            read["device_tolerance"] = read_tolerance(values["device_tolerance"])
         return cls(**read)
 
 
@@ -151,6 +154,7 @@ class Bundle:
         variants: Every way of running the model.
         provenance: Where the model comes from.
         files: Every file, by its path relative to the folder.
+        task: What the network does where it is no classifier but answers for pixels or objects; None for a classifier.
     """
 
     folder: Path
@@ -167,6 +171,7 @@ class Bundle:
     variants: tuple[Variant, ...]
     provenance: dict[str, Any]
     files: dict[str, FileRecord]
+    task: DenseTask | None = None
 
     def variant(self, name: str | None = None) -> Variant:
         """The variant of this name, or the default one.
@@ -203,15 +208,34 @@ class Bundle:
             variant: Name of the variant; None takes the default one.
 
         Raises:
-            UserError: There is no such variant, its runtime is absent or cannot load it.
+            UserError: There is no such variant, its runtime is absent or cannot load it, or it is no classifier (see ``network``).
             IntegrityError: The model is not what the manifest says of it.
         """
         from .opening import open_variant
 
+        if self.task is not None:
+            raise UserError(f"{self.folder}: its model is one of {self.task.kind}, and a classifier was wanted; give a classifier's bundle")
         return open_variant(self, self.variant(variant), threads)
 
+    def network(self, *, threads: int | None = None, variant: str | None = None) -> Network:
+        """The same for a bundle that has a task.
+
+        Raises:
+            UserError: There is no such variant, its runtime is absent or cannot load it, or it is a classifier (see ``runner``).
+            IntegrityError: The model is not what the manifest says of it.
+        """
+        from .dense.opening import open_network
+
+        return open_network(self, self.variant(variant), threads)
+
+    def sample_images(self) -> npt.NDArray[np.uint8]:
+        """The stored images alone: uint8 [N, H, W, C], of the network's size."""
+        with np.load(io.BytesIO(self.read(SAMPLE)), allow_pickle=False) as arrays:
+            images: npt.NDArray[np.uint8] = arrays["images"]
+            return images
+
     def sample(self) -> Sample:
-        """The stored images and their expected logits."""
+        """The stored images and their expected logits, of a bundle that has no task (``dense/sample.py`` reads the others)."""
         with np.load(io.BytesIO(self.read(SAMPLE)), allow_pickle=False) as arrays:
             return Sample(images=arrays["images"], logits=arrays["logits"], decoded=arrays["decoded"])
 
@@ -312,7 +336,17 @@ def _bundle(folder: Path, digest: str, values: Mapping[str, Any], files: dict[st
         variants=tuple(Variant.from_dict(entry) for entry in values["variants"]),
         provenance=dict(values["provenance"]),
         files=files,
+        task=_task(values),
     )
+
+
+def _task(values: Mapping[str, Any]) -> DenseTask | None:
+    if "task" not in values:
+        return None
+    task = DenseTask.from_dict(values["task"])
+    if task.preprocessing() != Preprocessing.from_dict(values["preprocessing"]):
+        raise UserError("its task and its preprocessing ask for other images")
+    return task
 
 
 def _check_variants(bundle: Bundle) -> None:
@@ -321,6 +355,9 @@ def _check_variants(bundle: Bundle) -> None:
     if len(set(names)) != len(names) or bundle.default not in names:
         raise IntegrityError(f"{path}: its variants are {', '.join(names) or 'none'} and the default is {bundle.default!r}; {_ADVICE}")
     for variant in bundle.variants:
+        kind = None if bundle.task is None else bundle.task.kind
+        if not (fits(variant.tolerance, kind) and fits(variant.device_tolerance, kind)):
+            raise IntegrityError(f"{path}: the tolerance of variant {variant.name} is one of another task; {_ADVICE}")
         if variant.file not in bundle.files:
             raise IntegrityError(f"{path}: does not list {variant.file} of variant {variant.name}; {_ADVICE}")
         if "source" in variant.settings or variant.runtime.startswith("tensorrt"):

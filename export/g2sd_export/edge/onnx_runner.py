@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ class OnnxRunner:
 
     Attributes:
         metadata: What the file says of itself, by key.
+        output_names: Of every output, in the order of ``run_all``.
 
     Raises:
         UserError: ONNX Runtime is absent, the file cannot be loaded, the graph does not fit ``preprocessing``, or the
@@ -67,11 +68,12 @@ class OnnxRunner:
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
             self.image_input = _image_input_of(self._session, choices.layout)
             self.image_input.check(preprocessing)
-            self._output, num_classes = _logits_of(self._session, choices.output)
+            self.output_names = tuple(str(item.name) for item in self._session.get_outputs())
+            self._output, num_classes = ("", 0) if choices.every else _logits_of(self._session, choices.output)
             self._probabilities = choices.probabilities
-            self.num_classes = num_classes or self._counted_classes()
+            self.num_classes: int = self._counted_classes() if num_classes is None else num_classes
             if provider != _CPU:
-                self._counted_classes()
+                self.run_all(filled_up(self.prepare(self._blank()), self.image_input.batch or 1))
                 refuse_work_on_the_cpu(json.loads(Path(self._session.end_profiling()).read_bytes()), provider)
 
     def prepare(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
@@ -89,15 +91,26 @@ class OnnxRunner:
         """uint8 [B, H, W, C] to float32 logits [B, num_classes]."""
         return self.forward(self.prepare(images))
 
+    def run_all(self, inputs: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+        """What ``prepare`` gave to every output as it is; the batch has to be the one that the file takes."""
+        return self._outputs_of(inputs, self.output_names)
+
     def _run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        (found,) = self._session.run([self._output], {self.image_input.name: inputs})
-        _refuse_another_provider(self._session, self.provider, "ran on")  # ONNX Runtime may change it when a run fails
+        (found,) = self._outputs_of(inputs, (self._output,))
         return as_logits(found, probabilities=self._probabilities)
+
+    def _outputs_of(self, inputs: npt.NDArray[Any], names: Sequence[str]) -> tuple[npt.NDArray[Any], ...]:
+        found = self._session.run(list(names), {self.image_input.name: inputs})
+        _refuse_another_provider(self._session, self.provider, "ran on")  # ONNX Runtime may change it when a run fails
+        return tuple(found)
 
     def _counted_classes(self) -> int:
         """Length of a row of logits where the graph does not say it."""
+        return int(self.infer(self._blank()).shape[1])
+
+    def _blank(self) -> npt.NDArray[np.uint8]:
         pre = self.preprocessing
-        return int(self.infer(np.zeros((1, pre.image_px, pre.image_px, pre.num_channels), np.uint8)).shape[1])
+        return np.zeros((1, pre.image_px, pre.image_px, pre.num_channels), np.uint8)
 
 
 def refuse_work_on_the_cpu(profile: Iterable[Mapping[str, Any]], provider: str) -> None:

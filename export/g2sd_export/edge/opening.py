@@ -33,7 +33,7 @@ def open_variant(bundle: Bundle, variant: Variant, threads: int | None = None) -
     except UserError as error:
         if isinstance(error, IntegrityError):
             raise
-        raise UserError(f"variant {variant.name}: {error}{_others(bundle, variant)}") from error
+        raise UserError(f"variant {variant.name}: {error}{others(bundle, variant)}") from error
     _check(bundle, variant, runner)
     return runner
 
@@ -89,9 +89,20 @@ def _check(bundle: Bundle, variant: Variant, runner: Any) -> None:
             "copy or download the bundle again"
         )
     wanted = {"class_names": list(bundle.class_names), "preprocessing": bundle.preprocessing.to_dict()}
-    for key, text in getattr(runner, "metadata", {}).items():  # an engine holds none
+    refuse_other_metadata(variant.file, getattr(runner, "metadata", {}), wanted)  # an engine holds none
+
+
+def refuse_other_metadata(file: str, metadata: Mapping[str, str], wanted: Mapping[str, object]) -> None:
+    """Raise IntegrityError where a model file says something else of itself than its bundle.
+
+    Args:
+        file: Path of the model in the bundle.
+        metadata: What it says, as JSON, by key.
+        wanted: What the bundle says; keys that the file does not have are let pass.
+    """
+    for key, text in metadata.items():
         if key in wanted and _parsed(text) != wanted[key]:
-            raise IntegrityError(f"{variant.file} was made with other {key.replace('_', ' ')} than the bundle has; export the model again")
+            raise IntegrityError(f"{file} was made with other {key.replace('_', ' ')} than the bundle has; export the model again")
 
 
 def _parsed(text: str) -> object:
@@ -101,7 +112,7 @@ def _parsed(text: str) -> object:
         return text
 
 
-def _others(bundle: Bundle, variant: Variant) -> str:
+def others(bundle: Bundle, variant: Variant) -> str:
     """Advice: variants of this bundle that run elsewhere."""
-    others = [item.name for item in bundle.variants if item.runtime != variant.runtime and item.verdict != "failed"]
-    return f"; or take another variant: {', '.join(others)}" if others else ""
+    names = [item.name for item in bundle.variants if item.runtime != variant.runtime and item.verdict != "failed"]
+    return f"; or take another variant: {', '.join(names)}" if names else ""

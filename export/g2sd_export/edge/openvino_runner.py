@@ -42,6 +42,7 @@ class OpenVINORunner:
 
     Attributes:
         metadata: What the file says of itself, by key.
+        output_names: Of every output, in the order of ``run_all``.
 
     Raises:
         UserError: OpenVINO is absent, the file cannot be loaded, the graph does not fit ``preprocessing``, or this processor or this
@@ -71,12 +72,13 @@ class OpenVINORunner:
         self.metadata = _metadata_of(self._model)
         self.image_input = _image_input_of(self._model, choices.layout)
         self.image_input.check(preprocessing)
-        self._output, num_classes = _logits_of(self._model, choices.output)
+        self.output_names = tuple(str(item.any_name) for item in self._model.outputs)
+        self._output, num_classes = (0, 0) if choices.every else _logits_of(self._model, choices.output)
         self._probabilities = choices.probabilities
         self._compiled: dict[int | None, Any] = {}  # by fixed batch; None is free
         self._compiling = threading.Lock()
         self._requests = threading.local()
-        self.num_classes = num_classes or self._counted_classes()
+        self.num_classes: int = self._counted_classes() if num_classes is None else num_classes
 
     def prepare(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """uint8 [B, H, W, C] to the network's input: normalised or not, its channels where the file wants them."""
@@ -93,11 +95,18 @@ class OpenVINORunner:
         """uint8 [B, H, W, C] to float32 logits [B, num_classes]."""
         return self.forward(self.prepare(images))
 
+    def run_all(self, inputs: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+        """What ``prepare`` gave to every output as it is; the batch has to be the one that the file takes."""
+        answers = self._answers(inputs)
+        return tuple(np.asarray(answers[index]) for index in range(len(self.output_names)))
+
     def _run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        return as_logits(self._answers(inputs)[self._output], probabilities=self._probabilities)
+
+    def _answers(self, inputs: npt.NDArray[Any]) -> Any:
         request = self._request_for(len(inputs))
         # The input is lent for the call, which returns when the work is done; the output is copied, for the request writes it again.
-        answers = request.infer({0: np.ascontiguousarray(inputs)}, share_inputs=True)
-        return as_logits(answers[self._output], probabilities=self._probabilities)
+        return request.infer({0: np.ascontiguousarray(inputs)}, share_inputs=True)
 
     def _request_for(self, batch: int) -> Any:
         """This thread's request for a batch size: one request serves one call at a time."""

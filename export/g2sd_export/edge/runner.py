@@ -59,14 +59,30 @@ class Choices:
         output: Name of the output that holds the logits; None takes the only one with two dimensions.
         layout: Order of the input's dimensions; None reads it off the shape.
         probabilities: The output has gone through a softmax; its logarithm is then taken, whose softmax it is.
+        every: The network is no classifier: no output is read as logits, ``num_classes`` is 0, and ``run_all`` gives every output.
     """
 
     output: str | None = None
     layout: Layout | None = None
     probabilities: bool = False
+    every: bool = False
 
 
-def describe(runner: Runner) -> str:
+class Named(Protocol):
+    """Whatever runs a network, classifier or not."""
+
+    @property
+    def name(self) -> str:
+        """The runtime."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Of the runtime."""
+        ...
+
+
+def describe(runner: Named) -> str:
     """Runtime, version and, where there is a choice of it, provider: ``onnxruntime 1.31.1 CPUExecutionProvider``."""
     return " ".join(part for part in (runner.name, runner.version, getattr(runner, "provider", "")) if part)
 

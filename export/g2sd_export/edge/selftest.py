@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .agreement import Agreement, Verdict, judge
+from .agreement import Agreement, ParityTolerance, Verdict, judge
+from .dense.agreement import BoxAgreement, PixelAgreement
 from .errors import IntegrityError, UserError
 from .manifest import SAMPLE_IMAGE, Bundle, Sample, Variant, open_bundle
 from .preprocess import load_image
@@ -26,8 +27,8 @@ class SelftestResult:
         bundle: SHA-256 of the bundle's manifest; empty when the files could not be trusted.
         variant: Name of the variant; empty when the files could not be trusted.
         runtime: Runtime, version and provider; empty when it was not reached.
-        agreement: The reference's logits against those computed here; batch 1 and the full batch are both counted.
-        device_agreement: The variant's own logits at export against those computed here; None where it did not run there.
+        agreement: The reference's answers against those computed here; batch 1 and the full batch are both counted.
+        device_agreement: The variant's own answers at export against those computed here; None where it did not run there.
     """
 
     verdict: Verdict
@@ -35,8 +36,8 @@ class SelftestResult:
     bundle: str = ""
     variant: str = ""
     runtime: str = ""
-    agreement: Agreement | None = None
-    device_agreement: Agreement | None = None
+    agreement: Agreement | PixelAgreement | BoxAgreement | None = None
+    device_agreement: Agreement | PixelAgreement | BoxAgreement | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values."""
@@ -44,7 +45,7 @@ class SelftestResult:
 
 
 def run_selftest(folder: Path, *, threads: int | None = None, variant: str | None = None) -> SelftestResult:
-    """Verify every file's digest, then run the stored sample and compare with its expected logits.
+    """Verify every file's digest, then run the stored sample and compare with its expected answers.
 
     Args:
         folder: The bundle.
@@ -95,12 +96,13 @@ def check_sample(bundle: Bundle, sample: Sample, runner: Runner, variant: Varian
     Returns:
         The result, whatever it is.
     """
+    assert isinstance(variant.tolerance, ParityTolerance)
     singles = np.concatenate([runner.infer(image[None]) for image in sample.images])
     answers = np.concatenate([singles, runner.infer(sample.images)])
     verdict, reason, agreement = judge(_twice(sample.logits), answers, variant.tolerance)
     device_agreement = None
     golden = bundle.golden(variant)
-    if verdict == "passed" and golden is not None and variant.device_tolerance is not None:
+    if verdict == "passed" and golden is not None and isinstance(variant.device_tolerance, ParityTolerance):
         verdict, reason, device_agreement = judge(_twice(golden), answers, variant.device_tolerance)
         reason = f"other answers than this variant gave at export: {reason}" if reason else ""
     if verdict == "passed" and (wrong := _decoding_error(bundle, sample.decoded)):
@@ -128,6 +130,11 @@ def _run_if_possible(bundle: Bundle, variant: Variant, threads: int | None) -> S
 def _run(bundle: Bundle, variant: Variant, threads: int | None) -> SelftestResult:
     if refusal := bundle.refusal(variant):
         return SelftestResult("failed", refusal, bundle.digest, variant.name)
+    if bundle.task is not None:
+        from .dense.checking import check_dense_sample
+        from .dense.sample import read_sample
+
+        return check_dense_sample(bundle, read_sample(bundle), bundle.network(threads=threads, variant=variant.name), variant)
     return check_sample(bundle, bundle.sample(), bundle.runner(threads=threads, variant=variant.name), variant)
 
 

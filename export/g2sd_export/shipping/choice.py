@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..edge.agreement import Verdict
@@ -27,6 +27,7 @@ class Outcome:
         p50_ms: Median latency of a batch of one; None where it was not timed.
         file_bytes: Size of its model file; None where there is none.
         chosen: Whether it is the bundle's default.
+        figures: Of a model that is no classifier, in place of ``top1``, ``drop_points`` and ``flipped``: its own numbers, by name.
     """
 
     candidate: Candidate
@@ -38,6 +39,7 @@ class Outcome:
     p50_ms: float | None = None
     file_bytes: int | None = None
     chosen: bool = False
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -46,15 +48,14 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
+        figures = self.figures or {"top1": self.top1, "drop_points": self.drop_points, "flipped": self.flipped}
         return {
             "name": self.name,
             "precision": self.candidate.precision,
             "runtime": self.candidate.runtime,
             "verdict": self.verdict,
             "reason": self.reason,
-            "top1": self.top1,
-            "drop_points": self.drop_points,
-            "flipped": self.flipped,
+            **figures,
             "p50_ms": self.p50_ms,
             "file_bytes": self.file_bytes,
             "chosen": self.chosen,

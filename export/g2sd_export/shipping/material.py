@@ -30,13 +30,13 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class Material:
-    """A classifier and the images that its files are made and judged with.
+    """A model and the images that its files are made and judged with.
 
     Attributes:
         float_onnx: Its float32 file, input [B, C, H, W] of normalised images.
         preprocessing: How it wants its images.
         images: uint8 [N, H, W, C], what every file has to answer like the torch model.
-        labels: Class of each.
+        labels: Class of each; none for a model that is no classifier.
         calibration: Training images that INT8 is calibrated with; None where there are none.
         held_out: Other training images, on which one quantiser is chosen among several; None likewise.
         quantised_onnx: Float32 file of the same student after quantisation-aware distillation; INT8 is made from it where it is given.
@@ -45,7 +45,7 @@ class Material:
     float_onnx: Path
     preprocessing: Preprocessing
     images: UInt8[np.ndarray, "num height width channels"]
-    labels: Int64[np.ndarray, "num"]
+    labels: Int64[np.ndarray, " labels"]
     calibration: TrainingImages | None = None
     held_out: TrainingImages | None = None
     quantised_onnx: Path | None = None

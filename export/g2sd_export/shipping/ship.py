@@ -1,21 +1,23 @@
-"""Every way of running a classifier that a target lists: made, proven, timed; one of them is chosen."""
+"""Every way of running a model that a target lists: made, proven, timed; one of them is chosen."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..answers import Answers
-from ..edge.agreement import Verdict
+from ..edge.agreement import ParityTolerance, Verdict
 from ..edge.errors import UserError
+from ..edge.manifest import Precision
 from ..edge.onnx_runner import OnnxRunner
 from ..edge.runner import Runner
-from ..proof import Link, Proof, Score, Whole, prove
+from ..proof import HopResult, Link, Proof, Score, Whole, prove
 from ..targets import Candidate, Target
 from .choice import Outcome, choose
+from .exam import Exam
 from .material import Material
 from .race import RaceSettings, race
 from .runtimes import open_candidate, settings_of, why_not
@@ -42,8 +44,8 @@ class Way:
 
     outcome: Outcome
     file: ModelFile | None
-    proof: Proof | None
-    runner: Runner | None
+    proof: Proof[Any, Any] | None
+    runner: Any
     settings: dict[str, Any]
     latency: dict[str, Any] | None = None
 
@@ -69,7 +71,7 @@ class Shipment:
     ways: tuple[Way, ...]
     verdict: Verdict
     reason: str
-    base: Proof
+    base: Proof[Any, Any]
     notes: dict[str, Any]
     remarks: dict[str, str]
 
@@ -120,14 +122,28 @@ def ship(
     Raises:
         UserError: A file cannot be made from this model at all, or INT8 is asked for and there are no training images.
     """
-    told = tick or (lambda done, total, note: None)
     timing = replace(race_settings or RaceSettings(), batch=target.batch.best)
-    workshop = Workshop(material, target, folder, told, timing)
+    workshop = Workshop(material, target, folder, tick or _untold, timing)
+    return ship_from(workshop, _LogitsExam(material, target, ece), reference)
+
+
+def ship_from(workshop: Workshop, exam: Exam, reference: Any) -> Shipment:
+    """Prove and time every candidate of a workshop's target, whatever the task of the model.
+
+    Args:
+        workshop: Makes the files.
+        exam: What every file is asked, and who judges.
+        reference: The torch model, or its answers to the questions.
+
+    Returns:
+        What there is to ship; look at its verdict.
+    """
+    target, told = workshop.target, workshop.told
     told(0, 1, "proving the float file")
-    base = _prove_base(material, target, reference, workshop, told, ece)
-    prover = _Prover(material, target, workshop, base, told, ece, dict(base.answers))
+    base = _prove_base(workshop, exam, reference)
+    prover = _Prover(target, workshop, exam, base, told, dict(base.answers))
     ways = [prover.way(candidate) for candidate in target.candidates]
-    ways = _timed(ways, target, timing, told)
+    ways = _timed(ways, target, workshop.race_settings, told)
     if doubts := list(dict.fromkeys(reason for way in ways for reason in (way.latency or {}).get("reasons", ()))):
         workshop.remarks["latency"] = f"the latencies are an indication only: {'; '.join(doubts)}"
     outcomes = choose([way.outcome for way in ways])
@@ -136,18 +152,62 @@ def ship(
     return Shipment(tuple(ways), verdict, reason, base, workshop.notes, workshop.remarks)
 
 
-def _prove_base(
-    material: Material, target: Target, reference: Runner | Answers, workshop: Workshop, told: Tick, ece: Score | None
-) -> Proof:
+def _untold(done: int, total: int, note: str) -> None:
+    """Nobody is told."""
+
+
+@dataclass(frozen=True)
+class _LogitsExam:
+    """Real images with labels, answered by logits."""
+
+    material: Material
+    target: Target
+    ece: Score | None
+
+    @property
+    def no_figures(self) -> Mapping[str, Any]:
+        return {}
+
+    def refusal(self, candidate: Candidate) -> str:
+        return ""
+
+    def tolerance(self, precision: Precision) -> ParityTolerance:
+        return self.target.tolerance[precision].parity()
+
+    def on_cpu(self, path: Path) -> Runner:
+        return OnnxRunner(path, self.material.preprocessing, threads=self.target.threads)
+
+    def opened(self, candidate: Candidate, path: Path) -> Runner:
+        return open_candidate(candidate, path, self.material.preprocessing, threads=self.target.threads)
+
+    def prove(
+        self, chain: Sequence[Link], precision: Precision, *, budget: bool, tick: Callable[[int, int], None]
+    ) -> Proof[HopResult, Answers]:
+        whole = Whole(self.tolerance(precision), max_drop=self.target.accuracy_budget_points / _POINTS if budget else None)
+        return prove(chain, self.material.images, self.material.labels, whole=whole, tick=tick, ece=self.ece)
+
+    def outcome(self, candidate: Candidate, file: ModelFile, proof: Proof[HopResult, Answers]) -> Outcome:
+        whole = proof.whole
+        return Outcome(
+            candidate,
+            proof.verdict,
+            proof.reason,
+            top1=whole.top1_candidate,
+            drop_points=None if whole.drop is None else _POINTS * whole.drop.drop,
+            flipped=None if whole.agreement is None else whole.agreement.flipped,
+            file_bytes=file.num_bytes,
+        )
+
+
+def _prove_base(workshop: Workshop, exam: Exam, reference: Any) -> Proof[Any, Any]:
     """Torch, the float ONNX file, and the file that takes pixels: what every candidate is made from."""
-    tolerance = target.tolerance["fp32"].parity()
-    pre = material.preprocessing
+    tolerance = exam.tolerance("fp32")
     links = [
         Link(_TORCH, reference),
-        Link(_FLOAT, OnnxRunner(material.float_onnx, pre, threads=target.threads), tolerance),
-        Link(_PIXELS, OnnxRunner(workshop.pixels, pre, threads=target.threads), tolerance),
+        Link(_FLOAT, exam.on_cpu(workshop.material.float_onnx), tolerance),
+        Link(_PIXELS, exam.on_cpu(workshop.pixels), tolerance),
     ]
-    return prove(links, material.images, material.labels, whole=Whole(tolerance), tick=_noted(told, "proving the float file"), ece=ece)
+    return exam.prove(links, "fp32", budget=False, tick=_noted(workshop.told, "proving the float file"))
 
 
 @dataclass(frozen=True)
@@ -155,68 +215,68 @@ class _Prover:
     """Proves candidates of one target; what a link answered is kept for the next chain that has it.
 
     Attributes:
-        material: The classifier and the images.
-        target: Tolerances and the accuracy budget.
+        target: Its candidates.
         workshop: Makes the files.
+        exam: Asks and judges.
         base: The proof of what every candidate is made from.
         told: Told (done, total, note).
-        ece: Calibration error.
         known: Answers so far, by the name of the link.
     """
 
-    material: Material
     target: Target
     workshop: Workshop
-    base: Proof
+    exam: Exam
+    base: Proof[Any, Any]
     told: Tick
-    ece: Score | None
-    known: dict[str, Answers]
+    known: dict[str, Any]
 
     def way(self, candidate: Candidate) -> Way:
         """Make and prove a candidate."""
         self.told(0, 1, f"making {candidate.name}")
-        settings = settings_of(candidate)
+        settings, unasked = settings_of(candidate), self.exam.no_figures
+        if refusal := self.exam.refusal(candidate):
+            return Way(Outcome(candidate, "not_run", refusal, figures=unasked), None, None, None, settings)
         try:
             file = self.workshop.make(candidate)
         except UserError as error:
-            return Way(Outcome(candidate, "failed", f"it could not be made: {error}"), None, None, None, settings)
+            return Way(Outcome(candidate, "failed", f"it could not be made: {error}", figures=unasked), None, None, None, settings)
         settings |= file.settings
         if self.base.verdict == "failed":
-            return Way(Outcome(candidate, "failed", self.base.reason, file_bytes=file.num_bytes), file, self.base, None, settings)
+            return Way(
+                Outcome(candidate, "failed", self.base.reason, file_bytes=file.num_bytes, figures=unasked), file, self.base, None, settings
+            )
         runner, absent, broken = self._opened(candidate, file)
         if broken:
             proof = self._proven(candidate, self._links(candidate, file, None, broken))
-            return Way(Outcome(candidate, "failed", broken, file_bytes=file.num_bytes), file, proof, None, settings)
+            return Way(Outcome(candidate, "failed", broken, file_bytes=file.num_bytes, figures=unasked), file, proof, None, settings)
         links = self._links(candidate, file, runner, absent)
         if runner is not None:
             proof = self._proven(candidate, links)
-            return Way(_outcome(candidate, file, proof), file, proof, runner, settings)
+            return Way(self.exam.outcome(candidate, file, proof), file, proof, runner, settings)
         graph = self._proven(candidate, links[:-1])  # as far as this machine can go, and judged as what ships would be
         proof = self._proven(candidate, [replace(link, runner=self.known.get(link.name, link.runner)) for link in links])
-        outcome = _outcome(candidate, file, graph)
+        outcome = self.exam.outcome(candidate, file, graph)
         if outcome.verdict == "passed":
             outcome = replace(outcome, verdict="not_run", reason=f"{absent}; its graph passed on ONNX Runtime's CPU")
         return Way(outcome, file, proof, runner, settings)
 
-    def _opened(self, candidate: Candidate, file: ModelFile) -> tuple[Runner | None, str, str]:
+    def _opened(self, candidate: Candidate, file: ModelFile) -> tuple[Any, str, str]:
         """A runner, why there is none here, or why the runtime refuses the file."""
         if reason := why_not(candidate) or file.why_not:
             return None, reason, ""
         try:
-            return open_candidate(candidate, file.path, self.material.preprocessing, threads=self.target.threads), "", ""
+            return self.exam.opened(candidate, file.path), "", ""
         except UserError as error:
             return None, "", _without_folder(error, file.path)
 
-    def _proven(self, candidate: Candidate, chain: Sequence[Link]) -> Proof:
-        whole = Whole(self.target.tolerance[candidate.precision].parity(), max_drop=self.target.accuracy_budget_points / _POINTS)
-        tick = _noted(self.told, f"proving {candidate.name}")
-        proof = prove(chain, self.material.images, self.material.labels, whole=whole, tick=tick, ece=self.ece)
+    def _proven(self, candidate: Candidate, chain: Sequence[Link]) -> Proof[Any, Any]:
+        proof = self.exam.prove(chain, candidate.precision, budget=True, tick=_noted(self.told, f"proving {candidate.name}"))
         self.known.update(proof.answers)
         return proof
 
-    def _links(self, candidate: Candidate, file: ModelFile, runner: Runner | None, absent: str) -> list[Link]:
+    def _links(self, candidate: Candidate, file: ModelFile, runner: Any, absent: str) -> list[Link]:
         """The chain to a candidate: what is proven already, the file's graph on the CPU where a GPU will run it, the candidate itself."""
-        fp32, own = self.target.tolerance["fp32"].parity(), self.target.tolerance[candidate.precision].parity()
+        fp32, own = self.exam.tolerance("fp32"), self.exam.tolerance(candidate.precision)
         links = [Link(_TORCH, self.known[_TORCH]), Link(_FLOAT, self.known[_FLOAT], fp32)]
         if (candidate.runtime, candidate.precision, candidate.on_gpu) == ("onnxruntime", "fp32", False):
             return [*links, Link(candidate.name, self.known[_PIXELS], own)]  # it is this link that was asked already
@@ -227,12 +287,12 @@ class _Prover:
 
     def _on_cpu(self, candidate: Candidate, file: ModelFile) -> Link:
         """The graph that a GPU will run, on ONNX Runtime's CPU, so that a fault of the graph is found without a GPU."""
-        name, own = f"{candidate.precision} onnx", self.target.tolerance[candidate.precision].parity()
+        name, own = f"{candidate.precision} onnx", self.exam.tolerance(candidate.precision)
         if name in self.known:
             return Link(name, self.known[name], own)
         graph = file.graph or file.path
         try:
-            return Link(name, OnnxRunner(graph, self.material.preprocessing, threads=self.target.threads), own)
+            return Link(name, self.exam.on_cpu(graph), own)
         except UserError as error:
             if candidate.precision != "fp8":
                 raise
@@ -242,19 +302,6 @@ class _Prover:
 def _without_folder(error: UserError, path: Path) -> str:
     """What a runtime said of a file, for a bundle that others read and that is the same at every export."""
     return str(error).replace(str(path), path.name)
-
-
-def _outcome(candidate: Candidate, file: ModelFile, proof: Proof) -> Outcome:
-    whole = proof.whole
-    return Outcome(
-        candidate,
-        proof.verdict,
-        proof.reason,
-        top1=whole.top1_candidate,
-        drop_points=None if whole.drop is None else _POINTS * whole.drop.drop,
-        flipped=None if whole.agreement is None else whole.agreement.flipped,
-        file_bytes=file.num_bytes,
-    )
 
 
 def _timed(ways: Sequence[Way], target: Target, settings: RaceSettings, told: Tick) -> list[Way]:
@@ -270,7 +317,7 @@ def _with_latency(way: Way, latency: dict[str, Any], threads: int) -> Way:
     return replace(way, latency={**latency, "threads": threads}, outcome=replace(way.outcome, p50_ms=float(latency["p50_ms"])))
 
 
-def _verdict(ways: Sequence[Way], base: Proof) -> tuple[Verdict, str]:
+def _verdict(ways: Sequence[Way], base: Proof[Any, Any]) -> tuple[Verdict, str]:
     if any(way.outcome.chosen for way in ways):
         return "passed", ""
     if base.verdict != "passed":

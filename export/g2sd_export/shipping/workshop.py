@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from ..deployable import deployable_onnx
 from ..edge.errors import UserError
 from ..edge.manifest import record_of
+from ..half_choice import choose_kept
 from ..targets import Candidate, Target
 from .material import Material
 from .quantising import accepted_int8
@@ -44,6 +45,28 @@ class ModelFile:
         return self.path.stat().st_size
 
 
+@runtime_checkable
+class Kept(Protocol):
+    """What of a file stays in float32, and why."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Formats:
+    """How files of fewer bits are made; the task of the model decides.
+
+    Attributes:
+        int8: Makes the INT8 file from a workshop, or raises UserError with the reason why there is none.
+        kept: From a float32 file, a 16-bit format and images to what has to stay in float32.
+    """
+
+    int8: Callable[[Workshop], Path] = accepted_int8
+    kept: Callable[[Path, Any, Any], Kept] = choose_kept
+
+
 class Workshop:
     """Makes the files of a target's candidates.
 
@@ -53,6 +76,7 @@ class Workshop:
         folder: Model files go into its folder ``models``, what is tried on the way into others.
         told: Told (done, total, note).
         race_settings: How long files among which one is chosen are timed.
+        formats: How files of fewer bits are made; those of a classifier are judged by top-1.
 
     Attributes:
         notes: How files were made, the same at every run: quantisers that were tried, layers that stayed in float.
@@ -60,9 +84,15 @@ class Workshop:
     """
 
     def __init__(
-        self, material: Material, target: Target, folder: Path, told: Callable[[int, int, str], None], race_settings: RaceSettings
+        self,
+        material: Material,
+        target: Target,
+        folder: Path,
+        told: Callable[[int, int, str], None],
+        race_settings: RaceSettings,
+        formats: Formats = Formats(),
     ) -> None:
-        self.material, self.target, self.told = material, target, told
+        self.material, self.target, self.told, self.formats = material, target, told, formats
         self.race_settings = race_settings
         self.scratch, self.models = folder, folder / "models"
         self.models.mkdir(parents=True, exist_ok=True)
@@ -102,7 +132,7 @@ class Workshop:
             case "fp16" | "bf16":
                 return self._half(self.pixels, precision, path)
             case "int8":
-                found = accepted_int8(self)
+                found = self.formats.int8(self)
                 return self._half(found, "fp16", path) if on_gpu else found.rename(path)
             case _:
                 return self._half(self._fp8(), "fp16", path)
@@ -110,11 +140,10 @@ class Workshop:
     def _half(self, source: Path, precision: Any, path: Path) -> Path:
         """What a file computes in float32, in 16 bits but for what measurably suffers."""
         from ..half import half_onnx
-        from ..half_choice import choose_kept
 
         keep: tuple[str, ...] = ()
         if source == self.pixels:
-            kept = choose_kept(source, precision, self._some_images())
+            kept = self.formats.kept(source, precision, self._some_images())
             self.notes[precision], keep = kept.to_dict(), kept.nodes
         return half_onnx(source, precision=precision, path=path, keep=keep).path
 

@@ -153,10 +153,15 @@ def _beside(network: Network, branches: list[Branch], node: Node, found: dict[in
 
 
 def _gap_of(branches: list[Branch], network: Network, node: Node) -> int:
-    """How many branches a node lies behind; weights lie where they are read."""
+    """How many branches a node lies behind; weights lie where they are read, and what serves no later branch lies behind all of them.
+
+    The head of a segmenter reads several blocks: what it makes of an early one is no part of the stream between the blocks.
+    """
     while node.index in network.constant_nodes and (readers := network.read_by(node)):
         node = readers[0]
-    return max((number for number, branch in enumerate(branches, 1) if network.comes_from(node, branch.add)), default=0)
+    gap = max((number for number, branch in enumerate(branches, 1) if network.comes_from(node, branch.add)), default=0)
+    served = gap == 0 or any(network.comes_from(branch.add, node) for branch in branches[gap:])
+    return gap if served else len(branches)
 
 
 def _merging_gaps(network: Network, branches: list[Branch], found: dict[int, Label]) -> set[int]:
@@ -174,9 +179,20 @@ def _outside(network: Network, branches: list[Branch], node: Node, merging: set[
     if gap == 0:
         return Label(PATCHES, part or ("projection" if _projects(network, node) else "tokens"))
     if gap == len(branches):
+        if part == "norm" and _behind_products(network, branches, node):
+            part = "layer norm"  # of a head with several layers, and not the final norm of the blocks
         return Label(HEAD, part or ("classifier" if _projects(network, node) else "pooling"))
     block = branches[gap - 1].block
     return Label(MERGING, part or "merging", block) if gap in merging else Label("", part or "between", block)
+
+
+def _behind_products(network: Network, branches: list[Branch], node: Node) -> bool:
+    """Whether there is a product between the blocks and a node."""
+    inside = {one.index for branch in branches for one in nodes_of(network, branch.bits)}
+    above = nodes_of(network, network.ancestors[node.index])
+    return any(
+        one.op in PRODUCTS and one.index not in inside and any(network.comes_from(one, branch.add) for branch in branches) for one in above
+    )
 
 
 def _projects(network: Network, node: Node) -> bool:

@@ -155,7 +155,8 @@ def _of_variant(bundle: Bundle, variant: Variant, model: str) -> LayerSubject:
 
 
 def _open_variant(bundle: Bundle, variant: Variant, batch: int, threads: int) -> Running:
-    runner: Any = bundle.runner(threads=threads, variant=variant.name)
+    opened = bundle.runner if bundle.task is None else bundle.network
+    runner: Any = opened(threads=threads, variant=variant.name)
     fixed = runner.image_input.batch
     if fixed not in (None, batch):
         raise UserError(f"{variant.file} takes {fixed} images at a time and no other number; ask for batch {fixed}")

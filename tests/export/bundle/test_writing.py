@@ -46,9 +46,10 @@ def test_it_holds_the_promised_files_and_lists_every_one(pristine_bundle: Path, 
 
 def test_the_edge_folder_is_the_package_unchanged(pristine_bundle: Path) -> None:
     source = Path(g2sd_export.edge.__file__).parent
-    sources = {path.name: path.read_bytes() for path in source.glob("*.py")}
-    assert {path.name: path.read_bytes() for path in (pristine_bundle / "edge").iterdir()} == sources
-    assert "__main__.py" in sources
+    sources = {path.relative_to(source): path.read_bytes() for path in source.rglob("*.py")}
+    copied = (path for path in (pristine_bundle / "edge").rglob("*") if path.is_file())
+    assert {path.relative_to(pristine_bundle / "edge"): path.read_bytes() for path in copied} == sources
+    assert Path("__main__.py") in sources and Path("dense/task.py") in sources
 
 
 def test_the_manifest_says_what_it_was_given(manifest: dict[str, Any], preprocessing: Preprocessing, make_variant: Any) -> None:

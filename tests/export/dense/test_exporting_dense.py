@@ -1,0 +1,135 @@
+"""The whole way of real networks, as the export stage goes it: file, proof with the task's metric, race, bundle, figures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from g2sd_deploy.data.dense.annotations import Annotated, Instances
+from g2sd_deploy.data.images import BadImage
+from g2sd_deploy.errors import UserError
+from g2sd_deploy.exporting import Exported, failure_of, figures, timings
+from g2sd_deploy.exporting_dense import DenseJob, export_dense, metric_of
+from g2sd_deploy.models.dense.detector import Detector
+from g2sd_deploy.models.dense.detector_file import DetectorFile
+from g2sd_deploy.models.dense.detector_spec import DetectorSpec
+from g2sd_deploy.models.dense.segmenter import Segmenter, SegmenterSpec
+from g2sd_deploy.models.dense.segmenter_file import SegmenterFile
+from g2sd_deploy.models.vit import EncoderSpec
+from g2sd_deploy.profiling.layers import layer_tables, subjects_of_bundle
+from g2sd_deploy.settings import ExportSettings
+from g2sd_export.edge.dense.task import DenseTask
+from g2sd_export.edge.selftest import run_selftest
+from g2sd_export.targets import load_target
+
+NAMES = ("sky", "dog", "cat")
+SETTINGS = ExportSettings(timing_seconds=0.02, num_samples=2, max_images=4)
+
+
+class Samples:
+    """Five images with all truths; the second cannot be read."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def read(self, index: int) -> Annotated:
+        if index == 1:
+            raise BadImage("torn")
+        draw = np.random.default_rng(index)
+        rows, columns = 30 + 5 * index, 44 - 3 * index
+        pixels = np.kron(draw.integers(0, 256, (8, 8, 3)), np.ones((8, 8, 1)))[:rows, :columns].astype(np.uint8)
+        masks = np.zeros((1, rows, columns), bool)
+        masks[0, 4:20, 4:16] = True
+        instances = Instances(np.array([[4, 4, 16, 20]], np.float32), np.array([1]), masks, np.zeros(1, bool))
+        return Annotated(pixels, (pixels[..., 0] // 100).clip(max=2).astype(np.uint8), instances)
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+def network(kind: str) -> SegmenterFile | DetectorFile:
+    """With weights that are not all alike, so that answers differ from place to place."""
+    encoder = EncoderSpec(image_px=32, patch_px=8, num_channels=3, width=16, depth=2, heads=2)
+    slide: dict[str, Any] = {"inference": "slide", "stride": 20} if kind == "segmentation" else {}
+    task = DenseTask(kind, 32, 3, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), **slide)
+    counts = {"level_proposals": 12, "num_proposals": 8, "detection_candidates": 12, "max_detections": 4}
+    sizes = {"channels": 8, "box_width": 16, "mask_channels": 8, "anchor_scale": 2.0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: Segmenter | Detector
+        if kind == "segmentation":
+            model = Segmenter(SegmenterSpec(encoder, 3, (0, 0, 1, 1), 8, None, relative_positions=True, layer_scale=1.0))
+        else:
+            model = Detector(DetectorSpec(encoder, 3, window=2, global_blocks=(1,), **sizes, **counts))  # type: ignore[arg-type]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.15 * torch.randn_like(parameter))
+    model.eval()
+    return SegmenterFile(model, task, NAMES) if isinstance(model, Segmenter) else DetectorFile(model, task, NAMES)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    known: dict[str, Exported] = {}
+
+    def made(kind: str) -> Exported:
+        if kind not in known:
+            root = tmp_path_factory.mktemp(kind)
+            target = load_target("cpu-x86").narrowed(("fp32-onnxruntime", "int8-onnxruntime"), None)
+            job = DenseJob(
+                "tiny", network(kind), "ab" * 32, Samples(), target, SETTINGS, test_source="made-up", provenance={"recipe": "tiny"}
+            )
+            known[kind] = export_dense(job, scratch=root, folder=root / "bundle")
+        return known[kind]
+
+    return made
+
+
+BOTH = pytest.mark.parametrize("kind", ["segmentation", pytest.param("detection", marks=pytest.mark.slow)])  # torch traces it for 9 s
+
+
+@BOTH
+def test_a_real_network_is_proven_with_its_metric_and_ships(kind: str, exported: Callable[[str], Exported]) -> None:
+    found = figures(exported(kind))
+    assert (found["verdict"], found["default"], failure_of(found)) == ("passed", "fp32-onnxruntime", "")
+    assert found["parity"]["num_images"] == 3  # of four, one of which is torn
+    metrics = {"miou_reference", "miou_candidate"} if kind == "segmentation" else {"ap_candidate", "mask_ap_reference", "unmatched_share"}
+    assert metrics <= set(found["parity"]) and metrics <= set(found["candidates"][1]) and found["candidates"][0]["verdict"] == "not_run"
+    assert set(timings(exported(kind))["latency"]) == {"fp32-onnxruntime"}
+    assert run_selftest(exported(kind).bundle.folder, threads=1).verdict == "passed"
+    assert json.dumps(found)
+
+
+@BOTH
+def test_its_blocks_and_its_head_are_told_apart_by_the_profile(kind: str, exported: Callable[[str], Exported]) -> None:
+    (table,) = layer_tables(subjects_of_bundle(exported(kind).bundle, ["fp32-onnxruntime"]), threads=1, seconds=0.02)
+    assert (table["verdict"], table["folding"]) == ("measured", "blocks"), table["reason"]
+    groups = {row["group"]: row["gflop"] for row in table["groups"]}
+    assert {"patch projection", "attention", "mlp", "head"} <= set(groups) and "token merging" not in groups
+    assert groups["head"] > 0 and [row["block"] for row in table["blocks"]] == [0, 1]
+
+
+def test_a_student_whose_windows_do_not_slide_ships_its_classes() -> None:
+    file = network("segmentation")
+    whole = SegmenterFile(file.model, DenseTask("segmentation", 32, 3, (0.5,) * 3, (0.2,) * 3), NAMES)  # type: ignore[arg-type]
+    job = DenseJob("tiny", whole, "ab" * 32, Samples(), load_target("cpu-x86"), SETTINGS)
+    assert job.asked_output == "classes" and DenseJob("tiny", file, "", Samples(), job.target, SETTINGS).asked_output == "logits"
+
+
+def test_metrics_are_those_of_the_evaluation_and_need_the_truth() -> None:
+    class Blind(Samples):
+        def read(self, index: int) -> Annotated:
+            return Annotated(super().read(index).pixels, None, None)
+
+    task = DenseTask("segmentation", 32, 3, (0.5,) * 3, (0.2,) * 3)
+    truth = [Samples().read(index).classes for index in (0, 2)]
+    assert metric_of(Samples(), [0, 2], task, NAMES)(truth) == {"miou": 1.0}
+    with pytest.raises(UserError, match="image 0 has no truth for segmentation"):
+        metric_of(Blind(), [0, 2], task, NAMES)(truth)
