@@ -34,9 +34,9 @@ from timm.data.auto_augment import RandAugment, rand_augment_transform
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from g2sd_deploy.data.crop_maker import CropMaker
 from g2sd_deploy.data.encoding import Encoding
 from g2sd_deploy.data.images import Samples, evenly_spread
-from g2sd_deploy.data.crop_maker import CropMaker
 from g2sd_deploy.data.loading import Loader, Ticket
 from g2sd_deploy.data.preparing import Options, prepare
 from g2sd_deploy.data.rand_augment import fill_from_mean

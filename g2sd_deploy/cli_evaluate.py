@@ -29,8 +29,8 @@ OnOpt = Annotated[
     typer.Option(
         "--on",
         metavar="SET",
-        help="NAME as `g2sd data sets` lists them, NAME=FOLDER, or any images: a source of a recipe; for segmenters a folder with masks, for "
-        "detectors one of COCO's layout.",
+        help="NAME as `g2sd data sets` lists them, NAME=FOLDER, or any images: a source of a recipe; for segmenters a folder with masks, "
+        "for detectors one of COCO's layout.",
     ),
 ]
 TeacherOpt = Annotated[str | None, typer.Option("--teacher", help="The model that the others are compared with.")]

@@ -67,7 +67,7 @@ def _scored(request: Request, places: Mapping[str, Path], runtime: "Runtime", pr
     first = models[0]
     for one in models:
         if (one.task.kind, one.class_names) != (first.task.kind, first.class_names):
-            raise UserError(f"{first.name} is for {_about(first)}, and {one.name} for {_about(one)}; score them with two commands")
+            raise UserError(f"{first.name} is for {_about(first)}, and {one.name} is for {_about(one)}; score them with two commands")
     samples = {name: _samples(name, request, first, ignore_zero) for name in request.sets}
     described = {one.name: _described(one) for one in models}
     metrics = {"task": first.task.kind, "class_names": list(first.class_names), "sets": dict[str, Any](), "models": described}
@@ -83,7 +83,11 @@ def _scored(request: Request, places: Mapping[str, Path], runtime: "Runtime", pr
 
 
 def _score(
-    model: "DensePredictor", samples: Mapping[str, "DenseSamples"], request: Request, by: "tuple[Runtime, Progress]", metrics: dict[str, Any]
+    model: "DensePredictor",
+    samples: Mapping[str, "DenseSamples"],
+    request: Request,
+    by: "tuple[Runtime, Progress]",
+    metrics: dict[str, Any],
 ) -> None:
     """Add a model's figures on every set."""
     from g2sd_deploy.evaluation.dense_scoring import Scoring, score_detector, score_segmenter

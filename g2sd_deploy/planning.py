@@ -17,7 +17,7 @@ SHARED_STAGES = (*TRAINING_STAGES, "evaluate")
 STAGES = ("data", "teacher", *TRAINING_STAGES, "evaluate", "export", "profile", "report")
 
 
-_TASK_STAGES = ("data", "finetune", "specific", "baseline", "evaluate", "export")
+_TASK_STAGES = ("data", "finetune", "specific", "baseline", "evaluate", "export", "profile")
 _UNREAD = {name: {"output"} for name in ("finetune", "specific", "baseline", "evaluate")}
 """Settings of the task that a stage does not read."""
 
@@ -109,7 +109,7 @@ def _task_config(recipe: Recipe, name: str) -> Any:
     """What a stage reads of the task's settings."""
     if recipe.task is None:
         return None
-    return recipe.task.kind if name == "data" else recipe.task.model_dump(mode="json", exclude=_UNREAD.get(name))
+    return recipe.task.kind if name in ("data", "profile") else recipe.task.model_dump(mode="json", exclude=_UNREAD.get(name))
 
 
 def _sources(recipe: Recipe, name: str) -> dict[str, str]:

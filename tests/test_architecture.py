@@ -44,6 +44,7 @@ TABLE: dict[str, str] = {
     "x.__main__": "x.edge x.tensorrt_build x.tensorrt_bundle x.tensorrt_refit x.tensorrt_settings",
     "x.shipping": "x.answers x.deployable x.edge x.half x.half_choice x.int8 x.proof x.targets x.tensorrt_build x.tensorrt_package "
     "x.tensorrt_settings",
+    "x.dense": "x.answers x.bundle x.edge x.onnx_file x.onnx_graph x.proof x.shipping x.targets",
     # the base
     "d": "",
     "d.errors": "x.edge",
@@ -64,33 +65,38 @@ TABLE: dict[str, str] = {
     "d.data.dense.targets": "",
     "d.methods": "d.data.dense.targets d.models",
     "d.models": "d.data.dense.targets",
-    "d.models.weight_file": "d.errors",
+    "d.models.weight_file": "d.errors d.models",
     "d.models.dense.segmenter_file": "d.errors d.models d.models.weight_file x.edge",
-    "d.models.dense.detector_file": "d.errors d.models d.models.weight_file x.edge",
-    "d.models.checkpoint": "d.errors d.models x.edge",
+    "d.models.dense.detector_file": "d.models d.models.weight_file x.edge",
+    "d.models.checkpoint": "d.errors d.models d.models.weight_file x.edge",
     "d.models.deploy": "d.models",
     "d.evaluation.outcomes": "",
     "d.evaluation.intervals": "",
     "d.evaluation.calibration": "d.evaluation.intervals",
     "d.evaluation.corruption_error": "d.evaluation.intervals",
     "d.evaluation.metrics": "d.evaluation.calibration d.evaluation.intervals d.evaluation.outcomes",
-    "d.evaluation": "d.evaluation.calibration d.evaluation.corruption_error d.evaluation.intervals d.evaluation.metrics "
-    "d.evaluation.outcomes d.data d.data.corruptions d.errors d.models d.models.checkpoint d.randomness d.ranks d.settings x.edge",
+    "d.evaluation": "d.data d.data.corruptions d.errors d.evaluation.calibration d.evaluation.corruption_error d.evaluation.intervals "
+    "d.evaluation.metrics d.evaluation.outcomes d.models d.models.checkpoint d.models.weight_file d.randomness d.ranks "
+    "d.settings x.edge",
     "d.data.corruptions": "d.randomness x.edge",
     "d.data.rand_augment_policy": "d.errors",
-    "d.data": "d.artifact d.data.corruptions d.data.rand_augment_policy d.errors d.locks d.randomness d.settings d.zoo x.edge",
+    "d.data": "d.artifact d.data.corruptions d.data.dense.targets d.data.rand_augment_policy d.errors d.locks d.randomness d.settings "
+    "d.zoo x.edge",
     "d.training": "d.artifact d.data d.errors d.randomness d.ranks d.runtime d.settings d.signals d.stage_lines",
-    "d.predictors": "d.artifact d.data d.errors d.evaluation d.models.checkpoint d.zoo.weights x.bundle x.edge x.onnx_file",
+    "d.predictors": "d.artifact d.data d.errors d.evaluation d.models d.models.checkpoint d.models.dense.detector_file "
+    "d.models.dense.segmenter_file d.models.weight_file d.zoo.weights x.bundle x.edge x.onnx_file",
     "d.reasons": "",
     "d.report": "d.errors d.reasons",
     # teachers: the catalogue and its downloads, and what reads weights
-    "d.zoo": "d d.artifact d.errors d.locks x.edge",
+    "d.zoo": "d d.artifact d.errors d.locks d.models.checkpoint d.models.dense.detector_file d.models.dense.segmenter_file x.edge",
     "d.zoo.weights": "d.errors d.models d.zoo",
-    "d.zoo.opening": "d.artifact d.data d.errors d.models d.models.checkpoint d.zoo d.zoo.weights x.edge",
-    "d.zoo.taking_in": "d.errors d.models d.models.checkpoint d.zoo d.zoo.opening x.edge",
+    "d.zoo.opening": "d.artifact d.data d.errors d.models d.models.checkpoint d.models.weight_file d.zoo d.zoo.weights x.edge",
+    "d.zoo.taking_in": "d.errors d.models d.models.checkpoint d.models.weight_file d.zoo d.zoo.opening x.edge",
     # export: what the stage and the command share
     "d.exporting": "d d.data d.environment d.evaluation d.evaluation.calibration d.evaluation.outcomes d.models.deploy "
     "d.settings d.token_merging x.bundle x.device_tolerance x.edge x.int8 x.onnx_file x.shipping x.targets",
+    "d.exporting_dense": "d d.data d.environment d.errors d.evaluation d.exporting d.models d.models.dense.detector_file "
+    "d.models.dense.segmenter_file d.settings x.bundle x.dense x.edge x.shipping x.targets",
     "d.standing": "d.data d.evaluation d.evaluation.metrics d.evaluation.outcomes d.exporting d.settings x.shipping",
     "d.token_merging": "d.errors d.models x.answers x.edge x.proof x.targets",
     "d.profiling": "d.artifact d.devices d.errors d.models.deploy d.predictors d.profiling.candidate d.profiling.layers "
@@ -106,32 +112,45 @@ TABLE: dict[str, str] = {
     "d.stages.fitting": "d.stages.context d.artifact d.data d.errors d.methods d.models d.models.checkpoint "
     "d.randomness d.settings d.training",
     "d.stages.lessons": "d.stages.context d.stages.custom d.errors d.methods d.models d.models.checkpoint d.settings",
-    "d.stages.data": "d.stages.context d.artifact d.data d.errors d.settings x.edge",
-    "d.stages.teacher": "d.stages.context d.artifact d.errors d.models d.models.checkpoint d.settings d.zoo d.zoo.opening x.edge",
-    "d.stages.dense_context": "",
-    "d.stages.dense_data": "",
-    "d.stages.dense_evaluation": "",
-    "d.stages.dense_models": "",
-    "d.stages.dense_pictures": "",
-    "d.stages.dense_teachers": "",
-    "d.stages.dense_training": "",
+    "d.stages.data": "d.stages.context d.stages.dense_data d.artifact d.data d.errors d.settings x.edge",
+    "d.stages.teacher": "d.stages.context d.stages.dense_teachers d.artifact d.errors d.models d.models.checkpoint d.settings d.zoo "
+    "d.zoo.opening x.edge",
+    "d.stages.dense_context": "d.stages.context d.artifact d.data d.settings x.edge",
+    "d.stages.dense_data": "d.stages.context d.stages.dense_context d.stages.dense_pictures d.artifact d.data d.errors",
+    "d.stages.dense_evaluation": "d.stages.context d.stages.dense_context d.stages.dense_models d.stages.dense_pictures d.artifact d.data "
+    "d.evaluation d.models x.edge",
+    "d.stages.dense_models": "d.models d.models.dense.detector_file d.models.dense.segmenter_file d.settings x.edge",
+    "d.stages.dense_pictures": "d.data d.evaluation x.edge",
+    "d.stages.dense_teachers": "d.stages.context d.stages.dense_context d.artifact d.data d.errors d.models.dense.detector_file "
+    "d.models.dense.segmenter_file d.settings",
+    "d.stages.dense_training": "d.stages.context d.stages.dense_context d.stages.dense_models d.stages.fitting d.stages.student_start "
+    "d.artifact d.data d.data.dense.targets d.methods d.models d.models.checkpoint d.randomness d.settings d.training",
+    "d.stages.dense_export": "d.stages.context d.stages.dense_context d.stages.dense_models d.artifact d.exporting d.exporting_dense "
+    "d.settings x.targets",
+    "d.stages.dense_profile": "d.stages.context d.stages.dense_context d.stages.dense_models d.artifact d.profiling d.profiling.candidate "
+    "d.profiling.torch_calls",
+    "d.stages.student_start": "d.stages.context d.artifact d.data d.errors d.models d.models.checkpoint d.settings d.zoo.opening",
     "d.stages.pretrain": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models.checkpoint d.training",
-    "d.stages.finetune": "d.stages.context d.stages.fitting d.artifact d.methods d.models d.models.checkpoint",
+    "d.stages.finetune": "d.stages.context d.stages.dense_training d.stages.fitting d.artifact d.methods d.models d.models.checkpoint",
     "d.stages.generic": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models d.models.checkpoint d.settings d.training",
     "d.stages.task_losses": "d.stages.context d.stages.custom d.methods d.models.checkpoint d.settings",
-    "d.stages.specific": "d.stages.context d.stages.fitting d.stages.task_losses d.artifact d.models d.models.checkpoint d.settings",
+    "d.stages.specific": "d.stages.context d.stages.dense_training d.stages.fitting d.stages.student_start d.stages.task_losses d.artifact "
+    "d.models d.settings",
     "d.stages.quantise": "d.stages.context d.stages.fitting d.stages.task_losses d.artifact d.data d.errors d.evaluation d.methods "
     "d.models "
     "d.models.checkpoint d.settings d.training x.edge",
-    "d.stages.baseline": "d.stages.context d.stages.fitting d.artifact d.methods d.models",
-    "d.stages.evaluate": "d.stages.context d.artifact d.data d.evaluation d.models d.models.checkpoint d.predictors d.randomness "
-    "d.settings d.zoo x.edge",
-    "d.stages.export": "d.stages.context d.artifact d.evaluation d.exporting d.models.checkpoint d.standing x.targets",
-    "d.stages.profile": "d.artifact d.predictors d.profiling d.profiling.candidate d.profiling.layers d.settings d.stages.context x.bundle",
+    "d.stages.baseline": "d.stages.context d.stages.dense_training d.stages.fitting d.stages.student_start d.artifact d.methods d.models",
+    "d.stages.evaluate": "d.stages.context d.stages.dense_evaluation d.artifact d.data d.evaluation d.models d.models.checkpoint "
+    "d.predictors d.randomness d.settings d.zoo x.edge",
+    "d.stages.export": "d.stages.context d.stages.dense_export d.artifact d.evaluation d.exporting d.models.checkpoint d.standing "
+    "x.targets",
+    "d.stages.profile": "d.stages.context d.stages.dense_profile d.artifact d.predictors d.profiling d.profiling.candidate "
+    "d.profiling.layers d.settings x.bundle",
     "d.stages.report": "d.stages.context d.artifact d.report",
     # the entry
     "d.run_folder": "d.artifact d.errors d.locks d.settings",
-    "d.planning": "d d.artifact d.data d.errors d.run_folder d.settings d.stages.custom d.stages.teacher d.zoo x.targets",
+    "d.planning": "d d.artifact d.data d.errors d.run_folder d.settings d.stages.custom d.stages.student_start d.stages.teacher d.zoo "
+    "x.targets",
     "d.pipeline": "d.artifact d.environment d.errors d.planning d.progress d.ranks d.run_folder d.runtime d.settings "
     "d.stages.context d.training d.warnings_file",
     "d.probe": "d.artifact d.data d.environment d.errors d.pipeline d.planning d.progress d.recipe d.report d.runtime d.settings "
@@ -145,14 +164,16 @@ TABLE: dict[str, str] = {
     "d.choosing": "d.artifact d.devices d.errors d.evaluation.intervals x.bundle x.paired",
     "d.evaluate_command": "d d.artifact d.data d.environment d.errors d.evaluation d.predictors d.progress d.report d.runtime d.settings "
     "d.zoo",
+    "d.evaluate_dense_command": "d.data d.errors d.evaluate_command d.evaluation d.predictors d.progress d.report d.runtime",
     "d.export_command": "d.data d.errors d.evaluation d.exporting d.predictors d.progress d.settings d.standing x.edge x.targets",
     "d.doctor": "d.environment",
     "d.cli_errors": "d.errors",
     "d.cli_output": "d.data d.errors d.progress",
     "d.cli_runtime": "d.progress d.runtime d.signals",
     "d.cli_testsets": "d.cli_errors d.cli_output d.data d.errors d.zoo x.edge",
-    "d.cli_data": "d.cli_errors d.cli_output d.cli_testsets d.data d.errors x.edge",
-    "d.cli_evaluate": "d.cli_runtime d.data.corruptions d.errors d.evaluate_command d.predictors d.report d.runtime d.settings",
+    "d.cli_data": "d.cli_errors d.cli_output d.cli_scenes d.cli_testsets d.data d.errors x.edge",
+    "d.cli_evaluate": "d.cli_runtime d.data.corruptions d.errors d.evaluate_command d.evaluate_dense_command d.predictors d.report "
+    "d.runtime d.settings",
     "d.cli_export": "d.cli_errors d.errors d.export_command d.exporting d.progress d.settings d.token_merging x.targets",
     "d.cli_profile": "d.errors d.profiling d.profiling.layers d.progress d.settings x.edge",
     "d.cli_scenes": "d.cli_errors d.cli_output d.data d.errors",
@@ -176,12 +197,15 @@ SHARED = (
     "dense_context",
     "dense_data",
     "dense_evaluation",
+    "dense_export",
     "dense_models",
     "dense_pictures",
+    "dense_profile",
     "dense_teachers",
     "dense_training",
     "fitting",
     "lessons",
+    "student_start",
     "task_losses",
 )
 
@@ -190,6 +214,7 @@ HEAVY = {"torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "m
 HEAVY_UNITS = (
     "d.data",
     "d.evaluation",
+    "d.exporting_dense",
     "d.methods",
     "d.models",
     "d.profiling.torch_calls",
@@ -406,8 +431,9 @@ def settings_read_by(module: str) -> set[str]:
         node.name: node for name in SHARED for node in parsed(f"d.stages.{name}").body if isinstance(node, ast.FunctionDef | ast.ClassDef)
     }
     trees: list[ast.AST] = [parsed(module)]
+    own = {node.name for node in parsed(module).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     for tree in trees:  # grows on the way
-        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & helpers.keys()
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & helpers.keys() - own
         trees += [helpers[name] for name in sorted(used) if helpers[name] not in trees]
     return {
         node.attr

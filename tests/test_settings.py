@@ -210,7 +210,11 @@ def test_more_tokens_than_the_student_can_merge_are_refused_before_anything_is_t
 
 
 def test_a_teacher_is_something() -> None:
-    refused("give at least one of masked, encoder, classifier, segmenter and detector", generic=GENERIC["mae"], teacher={"resize_positions": True})
+    refused(
+        "give at least one of masked, encoder, classifier, segmenter and detector",
+        generic=GENERIC["mae"],
+        teacher={"resize_positions": True},
+    )
 
 
 @pytest.mark.parametrize("section", ["pretrain", "g2sd", "dmae", "mae"])

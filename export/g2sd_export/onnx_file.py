@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,7 +103,7 @@ def traced_graph(
     """
     import torch
 
-    with _evaluation_mode(model), torch.no_grad(), warnings.catch_warnings():
+    with _evaluation_mode(model), torch.no_grad(), warnings.catch_warnings(), _without_remarks():
         warnings.filterwarnings("ignore", module="torchvision")  # of names inside torch that will change
         program = torch.onnx.export(
             model,
@@ -196,6 +197,18 @@ def count_parameters(content: bytes) -> int:
     return sum(
         math.prod(item.dims) for item in initialisers if item.data_type in floats or (item.data_type in eight_bits and len(item.dims) > 1)
     )
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """What the exporter's library remarks on its own nodes (empty lists of attributes) is nothing that a person could change."""
+    logger = logging.getLogger("onnx_ir._convenience")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -139,11 +139,12 @@ def fold_constants(proto: onnx.ModelProto) -> None:
         inputs = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), None) for name, value in values.items()]
         single = helper.make_graph([node], "constant", inputs, [onnx.ValueInfoProto(name=node.output[0])])
         evaluator = ReferenceEvaluator(helper.make_model(single, opset_imports=proto.opset_import, ir_version=proto.ir_version))
-        (result,) = evaluator.run(None, dict(values))
+        (computed_value,) = evaluator.run(None, dict(values))
+        result = np.ascontiguousarray(computed_value)
         if values and result.nbytes > max(_MOST_ADDED, sum(value.nbytes for value in values.values())):
             left.append(node)
             continue
-        found[node.output[0]] = np.ascontiguousarray(result)
+        found[node.output[0]] = result
     if found:
         replace_nodes(proto.graph, left, found)
 

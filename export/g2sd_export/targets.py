@@ -107,7 +107,7 @@ class DenseLimits(_Part):
     """Segmentation: the same of the worst image."""
     unmatched_share: _Share = 0.01
     """Detection: share of boxes, of both, that may have no partner."""
-    max_score_diff: Annotated[float, Field(ge=0)] = 0.005
+    max_score_diff: _Share = 0.005
     """Detection: largest difference of two partners' scores."""
     max_box_shift_px: Annotated[float, Field(ge=0)] = 0.25
     """Detection: largest distance of two partners' edges, in pixels of the network's input."""

@@ -13,7 +13,7 @@ ModelName = Literal["teacher", "student", "baseline", "shipped"]
 
 
 class AccuracyGate(Settings):
-    """Top-1 on every set, by a paired test where the answers were stored; of a task its mIoU, or its box AP and mask AP, by their intervals."""
+    """Top-1 on every set, by a paired test where the answers were stored; of a task mIoU, or box AP and mask AP, by their intervals."""
 
     max_drop_points: Points = 0.0
     """Drop in percentage points that is accepted; at 0 any drop that chance does not explain fails."""

@@ -84,7 +84,12 @@ def _gate(name: str, score: str, before: Snapshot, after: Snapshot, settings: Ac
 def _error(name: str, score: str, snapshot: Snapshot) -> tuple[float, str]:
     """Standard error of a figure, and whose it is if not its own: boxes and masks are of the same objects, an exported file answers as the
     student. Without any it is 0, so that any drop beyond the tolerance fails."""
-    for model, own, said in ((name, score, ""), (name, "box_ap", "box AP"), (_STUDENT, score, _STUDENT), (_STUDENT, "box_ap", "student's box AP")):
+    for model, own, said in (
+        (name, score, ""),
+        (name, "box_ap", "box AP"),
+        (_STUDENT, score, _STUDENT),
+        (_STUDENT, "box_ap", "student's box AP"),
+    ):
         held = snapshot.models.get(model, Model()).scores.get(own)
         if held is not None and held.interval is not None:
             return _of_interval(held.interval, held.num_images), f", spread as of the {said}" if said else ""

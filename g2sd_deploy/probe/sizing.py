@@ -58,9 +58,9 @@ def training_of(recipe: Recipe) -> dict[str, TrainSettings]:
 def extent_of(recipe: Recipe, num_train: int, num_test: int, num_cores: int = 1) -> Extent:
     """Images that a trial needs.
 
-    Encoded images, and those of a task, are read once only, as many as the longest of its trainings needs: read again they would come from memory. Images stored
-    as arrays have to be decoded first, so there are no more of them than one batch needs, and at least so many that every core has its
-    share of the decoding that is timed.
+    Encoded images, and those of a task, are read once only, as many as the longest of its trainings needs: read again they would come
+    from memory. Images stored as arrays have to be decoded first, so there are no more of them than one batch needs, and at least so many
+    that every core has its share of the decoding that is timed.
 
     Args:
         recipe: Its data's limits are not looked at; the numbers hold.
@@ -116,7 +116,7 @@ def trial_recipe(recipe: Recipe, extent: Extent, running: Set[str]) -> Recipe:
         },
         "profile": {"seconds": PROFILE_SECONDS},
     }
-    if recipe.export is not None:
+    if recipe.export is not None and recipe.task is None:
         _, calibrated = _num_calibrated(recipe.export, extent)
         changes["export"] = {"max_quantisers": 1, "calibration_images": calibrated, "robustness": {"max_images": _NUM_ROBUST}}
     if recipe.evaluate is not None and recipe.evaluate.batch_size is not None:
@@ -180,7 +180,7 @@ def _target_of(settings: ExportSettings) -> "Target":
 
 
 def decoded_bytes(recipe: Recipe, num_train: int, num_test: int) -> tuple[int, int]:
-    """Sizes of the arrays that the data stage writes: training images (0 where they stay encoded), and test images; of a task it lists both."""
+    """Sizes of the arrays that the data stage writes: training images (0 where they stay encoded), and test images; none for a task."""
     data = recipe.data
     if recipe.task is not None:
         return 0, 0

@@ -18,6 +18,7 @@ from g2sd_deploy.settings.profile import RuntimeName
 if TYPE_CHECKING:
     from g2sd_deploy.predictors import Predictor
     from g2sd_deploy.profiling.layers import LayerSubject
+    from g2sd_deploy.profiling.torch_calls import Network
     from g2sd_export.bundle import Bundle, Variant
 
 _ONNX_SUFFIX = ".onnx"
@@ -87,16 +88,28 @@ def predictor_candidates(name: str, predictor: "Predictor", wanted: Wanted) -> l
         predictor: With a torch module.
         wanted: How to run it.
     """
-    from g2sd_deploy.profiling.torch_calls import Network, open_torch
+    from g2sd_deploy.profiling.torch_calls import Network
 
     assert predictor.module is not None
     pre = predictor.preprocessing
-    network = Network(predictor.module(), pre.image_px, pre.num_channels)
-    found = [_here(Candidate(name, runtime, "fp32", partial(open_torch, network, runtime))) for runtime in wanted.fitting(TORCH)]
+    found = torch_candidates(name, Network(predictor.module(), pre.image_px, pre.num_channels), wanted)
     if others := wanted.fitting([runtime for runtime in RUNTIMES if runtime not in TORCH]):
         raw = lru_cache(maxsize=1)(lambda: _exported(name, predictor, wanted.scratch))
         found += _of_file(name, others, "fp32", raw, wanted.scratch)
     return [replace(one, digest=predictor.digest, file_bytes=predictor.model_bytes) for one in found]
+
+
+def torch_candidates(name: str, network: "Network", wanted: Wanted) -> list[Candidate]:
+    """Weights on torch alone.
+
+    Args:
+        name: Of the model in the rows.
+        network: What is called.
+        wanted: How to run it.
+    """
+    from g2sd_deploy.profiling.torch_calls import open_torch
+
+    return [_here(Candidate(name, runtime, "fp32", partial(open_torch, network, runtime))) for runtime in wanted.fitting(TORCH)]
 
 
 def onnx_candidates(raw: RawOnnx, wanted: Wanted, *, file: Path) -> list[Candidate]:

@@ -19,13 +19,15 @@ from g2sd_deploy.profiling.candidate import Case, Opened
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 _MS = 1000.0
 
+Answer = Tensor | tuple[Tensor, ...]
+
 
 @dataclass(frozen=True)
 class Network:
-    """A classifier of images.
+    """A network of images.
 
     Attributes:
-        module: float32 [B, C, H, W] to logits [B, classes].
+        module: float32 [B, C, H, W] to a tensor, or to a tuple of them.
         image_px: H and W.
         num_channels: C.
     """
@@ -74,7 +76,7 @@ def open_torch(network: Network, runtime: str, case: Case) -> Opened:
 
 
 class TorchCall:
-    """One forward pass, from images on the host to logits on the host.
+    """One forward pass, from images on the host to answers on the host.
 
     Args:
         module: On the device.
@@ -89,12 +91,11 @@ class TorchCall:
         self._device = device
         self._threads = threads
 
-    def __call__(self) -> Tensor:
-        """Logits on the host: the copy waits for the work."""
+    def __call__(self) -> Answer:
+        """The answer on the host: the copy waits for the work."""
         self._set_threads()
         with torch.inference_mode():
-            logits: Tensor = self.module(self._images.to(self._device, non_blocking=True)).float().cpu()
-        return logits
+            return _on_host(self.module(self._images.to(self._device, non_blocking=True)))
 
     def phases(self) -> dict[str, float]:
         """The same call with its three parts waited for, in ms."""
@@ -102,9 +103,9 @@ class TorchCall:
         with torch.inference_mode():
             images = self._images.to(self._device, non_blocking=True)
             self._mark(marks)
-            logits = self.module(images)
+            answer = self.module(images)
             self._mark(marks)
-            logits.float().cpu()
+            _on_host(answer)
             self._mark(marks)
         to_device, compute, from_device = (_MS * (after - before) for before, after in pairwise(marks))
         return {"to_device_ms": to_device, "compute_ms": compute, "from_device_ms": from_device}
@@ -117,6 +118,11 @@ class TorchCall:
     def _set_threads(self) -> None:
         if self._device.type == "cpu" and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
+
+
+def _on_host(answer: Answer) -> Answer:
+    """Logits as float32; the parts of any other answer as they are."""
+    return answer.float().cpu() if isinstance(answer, Tensor) else tuple(part.cpu() for part in answer)
 
 
 def _compile(call: TorchCall) -> None:

@@ -8,24 +8,18 @@ from collections.abc import Sequence
 from g2sd_deploy.report import formatting
 from g2sd_deploy.report.comparison_origin import differing_settings
 from g2sd_deploy.report.comparison_runs import Compared, groups, same_test
-from g2sd_deploy.report.dense_scores import BY_CLASS, MEASURES, Measure, TaskKind
+from g2sd_deploy.report.dense_scores import BY_CLASS, MEASURES, Measure, measures_of
 from g2sd_deploy.report.document import Block, Cell, Column, Note, Row, Section, Table
 from g2sd_deploy.report.measures import percent_cell
 from g2sd_deploy.report.scores import MODELS, shown_name
 
 _FOLDED_FROM = 20
-_OF_SIZES = ("_small", "_medium", "_large")
-
-
-def compared_measures(task: TaskKind) -> tuple[Measure, ...]:
-    """Measures that have a column of their own."""
-    return tuple(measure for measure in MEASURES[task] if not measure.key.endswith(_OF_SIZES))
 
 
 def measure_cells(item: Compared) -> list[Cell]:
     """Every such measure of a run's student."""
     assert item.run.task is not None
-    measures = compared_measures(item.run.task)
+    measures = measures_of(item.run.task)
     model = item.run.dense.models.get(item.model) if item.run.dense else None
     if model is None:
         return [formatting.MISSING] * len(measures)

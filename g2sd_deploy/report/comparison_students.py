@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from g2sd_deploy.report import comparison_dense, formatting
 from g2sd_deploy.report.comparison_paired import PairedStudents, paired_table
 from g2sd_deploy.report.comparison_runs import Compared, groups, reference_digest, same_machine, same_reference, same_test
+from g2sd_deploy.report.dense_scores import measures_of
 from g2sd_deploy.report.document import Block, Cell, Column, Measured, Note, Row, Section, Table
 from g2sd_deploy.report.latency import TimedRow
 from g2sd_deploy.report.measures import percent_cell
@@ -25,7 +26,7 @@ def students_section(items: Sequence[Compared], paired: Sequence[PairedStudents]
 def students_table(items: Sequence[Compared]) -> Table:
     """Size, accuracy, calibration, robustness and latency of each run's student; of a task its measures."""
     tests, one_machine, task = groups(items, same_test), timed_on_one_machine(items), items[0].run.task
-    scored = [measure.title for measure in comparison_dense.compared_measures(task)] if task else ["Top-1", "ECE", "Mean of corruptions"]
+    scored = [measure.title for measure in measures_of(task)] if task else ["Top-1", "ECE", "Mean of corruptions"]
     titles = ["Run", "Test images", "Parameters", "Size", scored[0], "Of teacher", *scored[1:], "p50 ms", "Of reference", "Timing"]
     rows = tuple(_row(item, tests, one_machine=one_machine) for item in items)
     columns = tuple(Column(title, numeric=title not in ("Run", "Test images", "Timing")) for title in titles)

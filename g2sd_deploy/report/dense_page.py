@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from g2sd_deploy.report import charts, formatting
 from g2sd_deploy.report.accuracy import budget
 from g2sd_deploy.report.dense_pictures import pictures_block
-from g2sd_deploy.report.dense_scores import BY_CLASS, MEASURES, DenseEvaluation, DenseModel
+from g2sd_deploy.report.dense_scores import BY_CLASS, DenseEvaluation, DenseModel, measures_of
 from g2sd_deploy.report.document import Block, Cell, Chart, Column, Gallery, Row, Section, Table
 from g2sd_deploy.report.measures import percent_cell
 from g2sd_deploy.report.papers import PaperRow, paper_words, task_row
@@ -58,7 +58,7 @@ def pictures_section(run: RunSummary) -> Section | None:
 
 def _models_table(run: RunSummary, dense: DenseEvaluation, paper: PaperRow | None) -> Table:
     """Size, the measures that are not about the size of objects, share of the teacher's, the paper's and training time."""
-    measures = [measure for measure in MEASURES[dense.task] if not measure.key.endswith(("_small", "_medium", "_large"))]
+    measures = measures_of(dense.task)
     series = series_of(run.scored_names())
     titles = ["Model", "Parameters", "Size", *(measure.title for measure in measures), "Of teacher"]
     stated = [measure for measure in measures if paper and paper.states(measure.key)]
@@ -76,9 +76,7 @@ def _models_table(run: RunSummary, dense: DenseEvaluation, paper: PaperRow | Non
         ]
         rows.append(Row(tuple(cells), series=series[model.name], strong=model.name == "student"))
     columns = tuple(Column(title, numeric=index > 0) for index, title in enumerate(titles))
-    told = "; ".join(
-        measure.told for measure in measures if measure.told and any(model.figures[measure.key] is not None for model in dense.ordered())
-    )
+    told = "; ".join(measure.told for measure in measures if measure.told)
     caption = f"Higher is better. {told}. Of teacher: {run.measure} over the teacher’s."
     caption += " Small: the 95 % interval." if any(model.intervals for model in dense.ordered()) else ""
     caption += f" {paper_words(paper)}" if paper else ""
@@ -87,7 +85,7 @@ def _models_table(run: RunSummary, dense: DenseEvaluation, paper: PaperRow | Non
 
 def _areas_table(dense: DenseEvaluation) -> Table:
     """Of a detector, precision by the size of the objects; no columns but the first for a segmenter."""
-    measures = [measure for measure in MEASURES[dense.task] if measure.key.endswith(("_small", "_medium", "_large"))]
+    measures = measures_of(dense.task, by_size=True)
     rows = tuple(_numbers_row(dense, model, [measure.key for measure in measures]) for model in dense.ordered())
     columns = (Column("Model"), *(Column(measure.title, numeric=True) for measure in measures))
     caption = (

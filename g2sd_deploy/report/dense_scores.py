@@ -43,6 +43,14 @@ MEASURES: Mapping[TaskKind, tuple[Measure, ...]] = {
 }
 """Of each task; the first is what models are ranked by."""
 
+_OF_SIZES = ("_small", "_medium", "_large")
+
+
+def measures_of(task: TaskKind, *, by_size: bool = False) -> tuple[Measure, ...]:
+    """Measures of a task: those of objects of one size alone, or all others."""
+    return tuple(measure for measure in MEASURES[task] if measure.key.endswith(_OF_SIZES) == by_size)
+
+
 BY_CLASS: Mapping[TaskKind, Mapping[str, str]] = {
     "segmentation": {"miou": "IoU"},
     "detection": {"box_ap": "box AP", "mask_ap": "mask AP"},

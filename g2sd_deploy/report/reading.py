@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from g2sd_deploy.errors import UserError
+from g2sd_deploy.report.dense_scores import TaskKind
 from g2sd_deploy.report.fields import Fields, object_from_text, read_object
 from g2sd_deploy.report.reading_dense import maybe_dense_figures, read_dense_evaluation, task_of
 from g2sd_deploy.report.reading_latency import read_profile
@@ -78,7 +79,7 @@ def read_run(folder: Path) -> RunSummary:
         teacher=_teacher(found["teacher"].metrics) if "teacher" in found else None,
         training={stage: _training(stage, found[stage]) for stage in TRAINING_STAGES if stage in found},
         evaluation=read_evaluation(evaluated.metrics, of_a_run=True) if evaluated and not task else None,
-        export=_export(found["export"]) if "export" in found else None,
+        export=_export(found["export"], task) if "export" in found else None,
         profile=read_profile(found["profile"].metrics) if "profile" in found else None,
         task=task,
         dense=read_dense_evaluation(evaluated.metrics, evaluated.folder, task) if evaluated and task else None,
@@ -201,8 +202,9 @@ def _terms(row: Fields) -> dict[str, float]:
     return {key.removeprefix(_TERM): row.number(key) for key in row.values if key.startswith(_TERM) and row.has(key)}
 
 
-def _export(artifact: _Artifact) -> Export:
+def _export(artifact: _Artifact, task: TaskKind | None) -> Export:
     metrics = artifact.metrics
+    standing = {} if task else metrics.maybe_child("standing").named_children()
     bundle = metrics.text("bundle")
     files = artifact.fields.maybe_child("files").named_children()
     sealed = f"{bundle}/manifest.json"
@@ -218,7 +220,7 @@ def _export(artifact: _Artifact) -> Export:
         parity=_parity(metrics.maybe_child("parity")),
         hops=tuple(_parity(hop) for hop in metrics.children("hops")),
         candidates=tuple(_candidate(row, metrics) for row in metrics.children("candidates")),
-        standing={name: _standing(one) for name, one in metrics.maybe_child("standing").named_children().items()},
+        standing={name: _standing(one) for name, one in standing.items()},
         licences={what: name for what, name in manifest.labels("licences").items() if name},
         weights_sha256=manifest.maybe_child("provenance").maybe_text("weights_sha256"),
         manifest_sha256=files[sealed].maybe_text("sha256") if sealed in files else "",

@@ -35,14 +35,14 @@ def open_dense_dataset(artifact: Artifact) -> DenseDataset:
 def dense_task(recipe: Recipe) -> DenseTask:
     """How the networks of a recipe are asked."""
     data = recipe.data
-    sizes = {"image_px": data.image_px, "num_channels": data.num_channels, "mean": data.mean, "std": data.std}
+    sizes = (data.image_px, data.num_channels, data.mean, data.std)
     match recipe.task:
         case SegmentationSettings(inference="slide", stride=stride):
-            return DenseTask("segmentation", **sizes, inference="slide", stride=stride or data.image_px * 2 // 3)
+            return DenseTask("segmentation", *sizes, inference="slide", stride=stride or data.image_px * 2 // 3)
         case DetectionSettings(min_score=min_score):
-            return DenseTask("detection", **sizes, min_score=min_score)
+            return DenseTask("detection", *sizes, min_score=min_score)
         case _:
-            return DenseTask("segmentation", **sizes)
+            return DenseTask("segmentation", *sizes)
 
 
 def task_file(recipe: Recipe) -> str:

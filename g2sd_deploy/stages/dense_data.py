@@ -15,7 +15,7 @@ from g2sd_deploy.stages.dense_context import TEST_LISTING
 from g2sd_deploy.stages.dense_pictures import drawn_truth
 
 _PREVIEW_IMAGES = 6
-_PREVIEW_PX = 160
+_PREVIEW_PX = 256
 
 
 def list_dense(context: Context) -> Made:
@@ -31,7 +31,7 @@ def list_dense(context: Context) -> Made:
     where = {f"{split}_where": samples.save(context.folder / listing) for split, samples, listing in _splits(train, test)}
     described = {"class_names": list(source.class_names), "task": task.kind, "preprocessing": preprocessing_of(settings).to_dict()}
     (context.folder / DATASET_FILE).write_text(json.dumps(described, indent=2), encoding="utf-8")
-    counts = _look_at_all(context, test, source.class_names)
+    counts = _look_at_all(context, test, task.kind, source.class_names)
     return Made(
         {
             "num_train": len(train),
@@ -51,7 +51,7 @@ def _splits(train: DenseSamples, test: DenseSamples) -> tuple[tuple[str, DenseSa
     return ("train", train, TRAIN_LISTING), ("test", test, TEST_LISTING)
 
 
-def _look_at_all(context: Context, test: DenseSamples, class_names: tuple[str, ...]) -> dict[str, int]:
+def _look_at_all(context: Context, test: DenseSamples, kind: str, class_names: tuple[str, ...]) -> dict[str, int]:
     """Read every test image, and draw a few.
 
     Raises:
@@ -66,7 +66,7 @@ def _look_at_all(context: Context, test: DenseSamples, class_names: tuple[str, .
             num_objects += len(annotated.instances.labels)
             num_empty += not len(annotated.instances.labels)
         if index in shown:
-            pictures.append(_square(drawn_truth(annotated, class_names)))
+            pictures.append(_square(drawn_truth(annotated, kind, class_names)))
     Image.fromarray(np.concatenate(pictures, axis=1)).save(context.folder / "preview.png")
     return {"num_test_objects": num_objects, "num_empty_test_images": num_empty} if num_objects or num_empty else {}
 

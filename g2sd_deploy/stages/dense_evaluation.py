@@ -14,7 +14,7 @@ from g2sd_deploy.models.dense.segmenter import Segmenter
 from g2sd_deploy.stages.context import Context
 from g2sd_deploy.stages.dense_context import DenseDataset, dense_task, open_dense_dataset, task_file
 from g2sd_deploy.stages.dense_models import DenseNetwork, load_network
-from g2sd_deploy.stages.dense_pictures import drawn_answer, drawn_truth, rgb
+from g2sd_deploy.stages.dense_pictures import drawn_answer, drawn_truth, plain
 from g2sd_export.edge.dense.task import DenseTask
 
 _MODELS = ("teacher", "student", "baseline")
@@ -67,7 +67,7 @@ def _pictures(context: Context, dataset: DenseDataset, task: DenseTask, infers: 
     rows = []
     for index in evenly_spread(len(dataset.test), min(_NUM_PICTURES, len(dataset.test))).tolist():
         annotated = dataset.test.read(index)
-        drawn = {"image": rgb(annotated.pixels), "truth": drawn_truth(annotated, dataset.class_names)}
+        drawn = {"image": plain(annotated.pixels), "truth": drawn_truth(annotated, task.kind, dataset.class_names)}
         drawn |= {name: drawn_answer(annotated.pixels, infer, task, dataset.class_names) for name, infer in infers.items()}
         rows.append({name: _saved(context, f"picture_{index}_{name}.png", picture) for name, picture in drawn.items()})
     return rows

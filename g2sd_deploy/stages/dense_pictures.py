@@ -1,4 +1,4 @@
-"""Pictures of images with their truth, or with what a network answers."""
+"""Pictures of images with their truth, or with what a network answers; small images are enlarged, so that names can be read."""
 
 from dataclasses import replace
 
@@ -9,34 +9,47 @@ from g2sd_deploy.data.dense.annotations import Annotated
 from g2sd_deploy.evaluation.dense_scoring import Infer
 from g2sd_export.edge.dense.applying import detect, segment
 from g2sd_export.edge.dense.detections import Detections
-from g2sd_export.edge.dense.drawing import draw_detections, draw_segmentation
+from g2sd_export.edge.dense.drawing import draw_detections, draw_segmentation, magnification, magnified, magnified_detections
 from g2sd_export.edge.dense.task import DenseTask
 
 SHOWN_SCORE = 0.5
 """Objects that a picture shows; all above the task's smallest score would cover the image."""
+_BATCH = 8
 
 
-def rgb(pixels: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
+def plain(pixels: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "rows columns 3"]:
     """The image itself; a grey one in three equal channels."""
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+    rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+    return magnified(rgb, magnification(*rgb.shape[:2]))
 
 
-def drawn_truth(annotated: Annotated, class_names: tuple[str, ...]) -> UInt8[np.ndarray, "h w 3"]:
-    """An image under what is to be said of it."""
-    found = annotated.instances
-    if found is None:
+def drawn_truth(annotated: Annotated, kind: str, class_names: tuple[str, ...]) -> UInt8[np.ndarray, "rows columns 3"]:
+    """An image under what a task is to say of it."""
+    if kind == "segmentation":
         assert annotated.classes is not None
-        return draw_segmentation(rgb(annotated.pixels), annotated.classes, class_names)
+        return _with_classes(annotated.pixels, annotated.classes, class_names)
+    found = annotated.instances
+    assert found is not None
     objects = ~found.crowd
     certain = np.ones(int(objects.sum()), np.float32)
-    answer = Detections(found.boxes[objects], certain, found.labels[objects], found.masks[objects])
-    return draw_detections(rgb(annotated.pixels), answer, class_names)
+    return _with_objects(
+        annotated.pixels, Detections(found.boxes[objects], certain, found.labels[objects], found.masks[objects]), class_names
+    )
 
 
 def drawn_answer(
     pixels: UInt8[np.ndarray, "h w c"], infer: Infer, task: DenseTask, class_names: tuple[str, ...]
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "rows columns 3"]:
     """An image under what a network says of it."""
     if task.kind == "segmentation":
-        return draw_segmentation(rgb(pixels), segment(infer, pixels, task, batch=8), class_names)
-    return draw_detections(rgb(pixels), detect(infer, pixels, replace(task, min_score=max(task.min_score, SHOWN_SCORE))), class_names)
+        return _with_classes(pixels, segment(infer, pixels, task, batch=_BATCH), class_names)
+    surely = replace(task, min_score=max(task.min_score, SHOWN_SCORE))
+    return _with_objects(pixels, detect(infer, pixels, surely), class_names)
+
+
+def _with_classes(pixels: np.ndarray, classes: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
+    return draw_segmentation(plain(pixels), magnified(classes, magnification(*classes.shape)), class_names)
+
+
+def _with_objects(pixels: np.ndarray, found: Detections, class_names: tuple[str, ...]) -> np.ndarray:
+    return draw_detections(plain(pixels), magnified_detections(found, magnification(*pixels.shape[:2])), class_names)

@@ -10,12 +10,15 @@ from g2sd_deploy.evaluation.torch_runner import TorchRunner
 from g2sd_deploy.exporting import Job, Source, export_bundle, failure_of, figures, timings
 from g2sd_deploy.models.checkpoint import load_classifier
 from g2sd_deploy.stages.context import BUNDLE, CLASSIFIER_FILE, Context, classifier_to_quantise, open_dataset
+from g2sd_deploy.stages.dense_export import export_task
 from g2sd_deploy.standing import standing
 from g2sd_export.targets import load_target
 
 
 def run(context: Context) -> Made:
     """Export the student; where its proof fails, the bundle is kept and marked failed."""
+    if context.recipe.task is not None:
+        return export_task(context)
     settings = context.recipe.export
     assert settings is not None
     dataset, student = open_dataset(context.inputs["data"]), context.inputs["student"]

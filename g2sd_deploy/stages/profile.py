@@ -15,6 +15,7 @@ from g2sd_deploy.profiling.sessions import Plan
 from g2sd_deploy.profiling.subjects import Wanted, bundle_candidates, predictor_candidates
 from g2sd_deploy.settings import ProfileSettings
 from g2sd_deploy.stages.context import BUNDLE, CLASSIFIER_FILE, Context
+from g2sd_deploy.stages.dense_profile import task_candidates
 from g2sd_export.bundle import open_bundle
 
 _LAYERS_SECONDS = 2.0
@@ -37,7 +38,11 @@ def _candidates(context: Context, settings: ProfileSettings, scratch: Path) -> l
     wanted = Wanted(settings.runtimes, {}, scratch)
     found = []
     for role in ("teacher", "student"):
-        if role in context.inputs:
+        if role not in context.inputs:
+            continue
+        if context.recipe.task is not None:
+            found += task_candidates(context, role, wanted)
+        else:
             predictor = classifier_predictor(context.inputs[role].file(CLASSIFIER_FILE), torch.device("cpu"))
             found += predictor_candidates(role, predictor, wanted)
     return found + bundle_candidates("student", open_bundle(context.inputs["export"].folder / BUNDLE), Wanted((), {}, scratch))

@@ -2,7 +2,7 @@
 
 from g2sd_deploy.artifact import Made
 from g2sd_deploy.models.vit import Classifier, EncoderSpec, start_from
-from g2sd_deploy.settings import FinetuneOnlySettings, NkdSettings
+from g2sd_deploy.settings import CwdSettings, FinetuneOnlySettings, FrsSettings, NkdSettings
 from g2sd_deploy.stages.context import Context, encoder_spec, open_dataset, seed_weights
 from g2sd_deploy.stages.dense_training import train_student
 from g2sd_deploy.stages.fitting import train_classifier
@@ -21,7 +21,7 @@ def run(context: Context) -> Made:
     spec = encoder_spec(shape, dataset.preprocessing)
     _warn_of_other_heads(context, encoder.spec, spec)
     seed_weights(context)
-    token = "none" if isinstance(settings, FinetuneOnlySettings | NkdSettings) else settings.token
+    token = "none" if isinstance(settings, FinetuneOnlySettings | NkdSettings | CwdSettings | FrsSettings) else settings.token
     student = Classifier(spec, len(dataset.class_names), pooling=settings.pooling, token=token)
     start_from(student, encoder)
     loss = task_loss(context, settings, settings.precision)

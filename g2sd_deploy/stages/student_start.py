@@ -22,7 +22,8 @@ def student_start(context: Context) -> Encoder:
     Raises:
         UserError: `student.weights` is not there, not whole, or of another shape than the student.
     """
-    if context.recipe.student_weights is None:
+    shape = context.recipe.student
+    if shape is None or shape.weights is None:
         return load_encoder(encoder_file(context.inputs["generic"]))
     return named_student(context.recipe)
 
@@ -62,7 +63,9 @@ def _file_of(path: Path) -> Path:
     artifact = read_artifact(path)
     held = [] if artifact is None else [name for name in _FILES if name in artifact.files]
     if artifact is None or artifact.failure or not held:
-        reason = "no stage finished there" if artifact is None else artifact.failure or f"the stage {artifact.stage} made no student of generic"
+        reason = (
+            "no stage finished there" if artifact is None else artifact.failure or f"the stage {artifact.stage} made no student of generic"
+        )
         raise UserError(f"student.weights is {path}: {reason}; give the folder of one that did, such as runs/NAME/generic")
     artifact.verify()
     return path / held[0]

@@ -11,7 +11,9 @@ from g2sd_deploy.methods.views import LabelledViews
 from g2sd_deploy.models.checkpoint import load_classifier
 from g2sd_deploy.settings import (
     CustomSpecificSettings,
+    CwdSettings,
     FinetuneOnlySettings,
+    FrsSettings,
     HardDistillationSettings,
     NkdSettings,
     Precision,
@@ -54,6 +56,8 @@ def task_loss(context: Context, settings: SpecificSettings, precision: Precision
                 precision,
                 lambda logits, _, targets, teacher: nkd_loss(logits, targets, teacher, temperature=temperature, gamma=gamma),
             )
+        case CwdSettings() | FrsSettings():
+            raise AssertionError(f"{settings.method} is for a task, and this is a classifier")
         case CustomSpecificSettings(loss=name, options=options):
             loss = load_named(name, "specific.loss")
             check_call(loss, 4, options, name, "specific.loss")

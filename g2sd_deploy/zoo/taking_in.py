@@ -9,6 +9,8 @@ from g2sd_deploy.models.adapt import encoder_of
 from g2sd_deploy.models.checkpoint import ClassifierFile, save_classifier, save_encoder, save_generic, save_masked
 from g2sd_deploy.models.masked import GenericStudent, MaskedAutoencoder
 from g2sd_deploy.models.vit import Classifier, Encoder
+from g2sd_deploy.models.weight_file import held_kind
+from g2sd_deploy.zoo import dense
 from g2sd_deploy.zoo.catalog import find_teacher, full_file_of, teachers
 from g2sd_deploy.zoo.download import Tick
 from g2sd_deploy.zoo.opening import Hints, Opened, hints_of, imagenet_classes, imagenet_preprocessing, narrowed, open_file, resized
@@ -73,7 +75,10 @@ def verify(name: str, *, heads: int | None = None, decoder_heads: int | None = N
         if opened.kind != listed.listed.content:
             raise UserError(f"{name}: the catalogue says that it holds a {listed.listed.content} model, but it holds a {opened.kind} model")
     else:
-        opened = open_file(Path(name).expanduser(), Hints(heads=heads, decoder_heads=decoder_heads))
+        path = Path(name).expanduser()
+        if (kind := held_kind(path)) in dense.KINDS:
+            return dense.findings(path, kind)
+        opened = open_file(path, Hints(heads=heads, decoder_heads=decoder_heads))
     return _findings(opened, compared)
 
 

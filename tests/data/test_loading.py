@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from g2sd_deploy.data.augment import NUM_CROP_DRAWS
-from g2sd_deploy.data.images import ImageSet, Samples
 from g2sd_deploy.data.crop_maker import CropMaker
+from g2sd_deploy.data.images import ImageSet, Samples
 from g2sd_deploy.data.loading import Loaded, Loader, Ticket
 from g2sd_deploy.data.pixels import crop_sample
 from g2sd_deploy.data.rand_augment import fill_from_mean, rand_augment
@@ -206,7 +206,8 @@ from g2sd_deploy.settings import AugmentSettings
 
 if __name__ == "__main__":
     samples = open_source("folder", sys.argv[1], splits=("train",)).samples("train", None)
-    loader = Loader(CropMaker(samples, AugmentSettings(), seed=0, image_px=32, num_channels=3, mean=(0.5, 0.5, 0.5)), workers=2, pin_memory=False)
+    maker = CropMaker(samples, AugmentSettings(), seed=0, image_px=32, num_channels=3, mean=(0.5, 0.5, 0.5))
+    loader = Loader(maker, workers=2, pin_memory=False)
     batches = loader.load(Ticket(0, np.arange(4)) for _ in range(10**6))
     next(batches)
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)

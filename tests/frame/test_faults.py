@@ -220,7 +220,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_sound(server: 
 
 
 # one arena: each thread's own would reserve 64 MiB of the address space, and how many threads allocate at once is chance
-SCARCE = "import ctypes, resource; ctypes.CDLL(None).mallopt(-8, 1); limit = int(open('/proc/self/statm').read().split()[0]) * 4096 + {} * 2**20; "
+SCARCE = "import ctypes, resource; ctypes.CDLL(None).mallopt(-8, 1); "
+SCARCE += "limit = int(open('/proc/self/statm').read().split()[0]) * 4096 + {} * 2**20; "
 SCARCE += "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))"
 WIDE = (
     *("--set", "pretrain.encoder={patch_px: 2, width: 192, depth: 3, heads: 3}", "--set", "student.patch_px=2"),

@@ -62,7 +62,7 @@ def test_a_vit_small_learns_five_steps_from_a_vit_base(case: str, method_steps: 
 
 
 def test_the_benchmark_knows_every_recipe_of_that_size(method_steps: Any) -> None:
-    wanted = {path.stem for path in bundled_recipes() if "_vit_" in path.stem}
+    wanted = {path.stem for path in bundled_recipes() if "_vit_" in path.stem and load_recipe(path).task is None}
     assert set(method_steps.full_size_recipes()) == wanted and len(wanted) == 15
     for path in bundled_recipes():
         if path.stem in wanted:

@@ -22,7 +22,6 @@ from g2sd_deploy.stages.dense_context import dense_task, task_file
 from g2sd_deploy.stages.dense_models import make_network, save_network
 
 STEPS = 3
-BATCH = {"ade20k": 2, "coco": 1}
 NUM_CLASSES = {"ade20k": 150, "coco": 80}
 LAYOUT = {"ade20k": "masks", "coco": "coco"}
 SHAPES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
@@ -37,7 +36,7 @@ def encoder_spec(size: str, image_px: int) -> EncoderSpec:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few scenes in the layouts, split names and class counts of ADE20K and COCO."""
     root = tmp_path_factory.mktemp("dense") / "scenes"
-    write_scenes(SceneSource(SceneSpec(image_px=320), num_train=2 * STEPS, num_test=2), root, tick=lambda done, total: None)
+    write_scenes(SceneSource(SceneSpec(image_px=320), num_train=STEPS, num_test=2), root, tick=lambda done, total: None)
     for folder in ("images", "annotations"):
         for split, name in (("train", "training"), ("test", "validation")):
             (root / "masks" / folder / split).rename(root / "masks" / folder / name)
@@ -58,9 +57,8 @@ def shortened(name: str, scenes: Path, folder: Path) -> Recipe:
     """The recipe with its own models on the scenes, three steps long; what it takes from other runs has random weights."""
     data_set, recipe = name.rpartition("_")[2], load_recipe(find_recipe(name))
     stage = "finetune" if recipe.student is None else "specific"
-    batch = BATCH[data_set]
-    overrides = [f"data.root={scenes / LAYOUT[data_set]}", f"data.max_train_images={STEPS * batch}", "data.max_test_images=1"]
-    overrides += [f"{stage}.epochs=1", f"{stage}.warmup_epochs=0.4", f"{stage}.batch_size={batch}", f"{stage}.precision=fp32"]
+    overrides = [f"data.root={scenes / LAYOUT[data_set]}", f"data.max_train_images={STEPS}", "data.max_test_images=1"]
+    overrides += [f"{stage}.epochs=1", f"{stage}.warmup_epochs=0.4", f"{stage}.batch_size=1", f"{stage}.precision=fp32"]
     torch.manual_seed(0)
     if recipe.student is None:
         save_encoder(folder / "teacher.safetensors", Encoder(encoder_spec("base", 224)))

@@ -357,6 +357,6 @@ def test_a_trial_keeps_training_images_to_judge_its_int8_file_on() -> None:
 
 
 def test_the_arrays_of_the_data_stage_are_sized_by_arithmetic() -> None:
-    stored = full_recipe("g2sd_vit_small", "data.store=arrays", "data.stored_px=256").data
+    stored = full_recipe("g2sd_vit_small", "data.store=arrays", "data.stored_px=256")
     assert sizing.decoded_bytes(stored, 10, 4) == (10 * 256 * 256 * 3, 4 * 224 * 224 * 3)
-    assert sizing.decoded_bytes(full_recipe("g2sd_vit_small").data, 10, 4) == (0, 4 * 224 * 224 * 3)
+    assert sizing.decoded_bytes(full_recipe("g2sd_vit_small"), 10, 4) == (0, 4 * 224 * 224 * 3)

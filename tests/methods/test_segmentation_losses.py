@@ -221,7 +221,7 @@ def test_a_class_that_is_ignored_is_the_one_that_the_data_writes() -> None:
 def test_logits_that_do_not_fit_and_a_tau_of_zero_are_refused() -> None:
     with pytest.raises(ValueError, match=r"student's logits are \(1, 3, 4, 4\) and the teacher's \(1, 2, 4, 4\); wanted one shape"):
         channel_wise_distillation_loss(torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 4, 4))
-    with pytest.raises(ValueError, match="tau is 0.0; it must be above 0"):
+    with pytest.raises(ValueError, match=r"tau is 0\.0; it must be above 0"):
         channel_wise_distillation_loss(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), tau=0.0)
 
 

@@ -149,8 +149,9 @@ def test_the_passes_are_the_published_steps(name: str) -> None:
     assert (num_steps, warmup) == (STEPS[data_set], WARMUP[data_set])
 
     def rate(step: int) -> float:
-        schedule = {"schedule": settings.schedule, "drops": settings.drops}
-        return learning_rate(step, num_steps=num_steps, warmup_steps=warmup, peak=1.0, floor=0.0, **schedule)
+        return learning_rate(
+            step, num_steps=num_steps, warmup_steps=warmup, peak=1.0, floor=0.0, schedule=settings.schedule, drops=settings.drops
+        )
 
     assert rate(0) == 0.0 and rate(warmup) == 1.0
     for number, drop in enumerate(DROPS[data_set]):
@@ -243,7 +244,7 @@ def forward_macs(network: DenseNetwork) -> float:
 
 
 def region_macs(task: DetectionSettings) -> int:
-    """Multiplications of the heads: boxes of every region (7 x 7), masks (14 x 14, doubled) of the most that may cover an object, a quarter."""
+    """Multiplications of the heads: boxes of every region (7 x 7), masks (14 x 14, doubled) of the quarter that may cover an object."""
     channels, classes = task.channels, NUM_CLASSES["coco"]
     conv = 9 * channels**2
     boxes = 49 * (4 * conv + channels * task.box_width) + task.box_width * (5 * classes + 1)

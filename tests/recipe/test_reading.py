@@ -24,7 +24,10 @@ def test_a_good_recipe_is_read(write: Write) -> None:
     [
         (("epochs: 0.5", "epoch: 0.5"), "tiny.yaml:25: unknown key specific.epoch; did you mean specific.epochs? (and 1 more problem)"),
         (("student:", "studnet:"), "tiny.yaml:11: unknown key studnet; did you mean student?"),
-        (("image_px: 28", "image_px: 28\n  zzz: 1"), "tiny.yaml:7: unknown key data.zzz; valid keys here: cache_gib, classes, ignore_zero, image_px, "),
+        (
+            ("image_px: 28", "image_px: 28\n  zzz: 1"),
+            "tiny.yaml:7: unknown key data.zzz; valid keys here: cache_gib, classes, ignore_zero, image_px, ",
+        ),
         (("  depth: 2", "  depth: 2\n  width: 64"), "tiny.yaml:15: the key width is given twice; keep one of them"),
         (("name: tiny", "name: tiny\nname: other"), "tiny.yaml:3: the key name is given twice; keep one of them"),
         (("image_px: 28", "image_px: '28'"), "tiny.yaml:6: data.image_px is '28'; input should be a valid integer"),
@@ -35,7 +38,8 @@ def test_a_good_recipe_is_read(write: Write) -> None:
         (("name: tiny", "name: ../up"), "tiny.yaml:2: name is '../up'; string should match pattern"),
         (
             ("source: idx", "source: tfds"),
-            "tiny.yaml:4: data.source is 'tfds'; input should be 'idx', 'folder', 'shards', 'huggingface', 'numpy', 'scenes', 'masks' or 'coco'",
+            "tiny.yaml:4: data.source is 'tfds'; input should be 'idx', 'folder', 'shards', 'huggingface', 'numpy', 'scenes', 'masks' "
+            "or 'coco'",
         ),
         (("mean: [0.286]", "mean: [grey]"), "tiny.yaml:8: data.mean.0 is 'grey'; input should be a valid number"),
         (("mean: [0.286]", "mean: [0.2, 0.3]"), "tiny.yaml:3: data: mean and std need 1 numbers each, one per channel; got 2 and 1"),

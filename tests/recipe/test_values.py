@@ -54,7 +54,7 @@ DATA: Values = {
 
 
 def vit(width: int, heads: int, depth: int = 12) -> Values:
-    return {"patch_px": 16, "width": width, "depth": depth, "heads": heads, "mlp_ratio": 4.0, "positions": "sincos"}
+    return {"patch_px": 16, "width": width, "depth": depth, "heads": heads, "mlp_ratio": 4.0, "positions": "sincos", "weights": None}
 
 
 TI, S, B, L = vit(192, 3), vit(384, 6), vit(768, 12), vit(1024, 16, 24)
@@ -96,7 +96,14 @@ def classify(
     method: str, epochs: int, warmup: int, base_lr: float, pooling: str, layer_decay: float, drop_path: float, **own: Any
 ) -> Values:
     """Every setting of a second stage."""
-    schedule = COSINE | {"method": method, "epochs": epochs, "warmup_epochs": warmup, "batch_size": 1024, "base_lr": base_lr, "min_lr": 1e-6}
+    schedule = COSINE | {
+        "method": method,
+        "epochs": epochs,
+        "warmup_epochs": warmup,
+        "batch_size": 1024,
+        "base_lr": base_lr,
+        "min_lr": 1e-6,
+    }
     optimiser = {"weight_decay": 0.05, "betas": (0.9, 0.999), "clip_grad": None, "precision": "bf16", "ema_decay": None}
     augment = {**CROP, "crop_scale": (0.08, 1.0), "rand_augment": "rand-m9-mstd0.5-inc1", "erasing": 0.25}
     mix = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
@@ -142,7 +149,18 @@ TABLE: dict[str, tuple[Values, Values, Values, Values, float | None, float, int 
     "tinymim_sequential_vit_tiny": (TI, of_run("tinymim_sequential_vit_small"), tinymim(12, 6, 16), TINYMIM_TI, None, 5.72, 4),
 }
 NAMES = list(TABLE)
-OTHERS = {"quickstart", "quickstart_detection", "quickstart_quantised", "quickstart_segmentation", "quickstart_teacher", "cifar10", "imagenette"}
+OTHERS = {
+    "quickstart",
+    "quickstart_detection",
+    "quickstart_quantised",
+    "quickstart_segmentation",
+    "quickstart_teacher",
+    "cifar10",
+    "imagenette",
+}
+DENSE = {
+    f"{model}_{data}" for model in ("mae_vit_base", "g2sd_vit_small", "g2sd_vit_tiny") for data in ("ade20k", "coco")
+}  # test_dense_values.py
 
 
 @cache
@@ -164,7 +182,7 @@ def entry(name: str, label: str) -> str:
 
 
 def test_every_recipe_that_ships_is_in_the_table() -> None:
-    assert {path.stem for path in find_recipe("quickstart").parent.glob("*.yaml")} == {*NAMES, *OTHERS}
+    assert {path.stem for path in find_recipe("quickstart").parent.glob("*.yaml")} == {*NAMES, *OTHERS, *DENSE}
 
 
 @pytest.mark.parametrize("name", NAMES)

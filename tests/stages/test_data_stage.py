@@ -21,8 +21,7 @@ from g2sd_deploy.progress import SilentProgress
 from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import DataSettings, Recipe
 from g2sd_deploy.stages import data
-from g2sd_deploy.stages.context import Context, Dataset, encoder_spec, open_dataset
-from g2sd_deploy.stages.context import preprocessing_of
+from g2sd_deploy.stages.context import Context, Dataset, encoder_spec, open_dataset, preprocessing_of
 
 TEST_FILES = ("dataset.json", "test_images.npy", "test_labels.npy")
 COLOUR = {"num_channels": 3, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2)}

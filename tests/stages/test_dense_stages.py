@@ -1,6 +1,7 @@
 """Tiny runs with a task: a teacher that is made on the spot, both distillation stages, a baseline and their scores."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,8 +130,9 @@ def test_pictures_show_each_image_beside_its_truth_and_every_answer(run_of: Call
     for row in evaluated.metrics["pictures"]:
         assert list(row) == ["image", "truth", "teacher", "student", "baseline"]
         pictures = {name: pixels_of(evaluated.file(file)) for name, file in row.items()}
-        assert pictures["image"].shape == (32, 32, 3) and {picture.shape[2] for picture in pictures.values()} == {3}
-        assert not np.array_equal(pictures["truth"][:32, :32], pictures["image"])
+        assert pictures["image"].shape == (320, 320, 3) and {picture.shape[2] for picture in pictures.values()} == {3}
+        assert {picture.shape[:2] for picture in pictures.values()} == {(320, 320)}
+        assert not np.array_equal(pictures["truth"], pictures["image"])
 
 
 def test_the_student_learns_from_labels_and_teacher(run_of: Callable[[str], Path], kind: str) -> None:
@@ -322,3 +324,25 @@ def test_settings_of_a_task_need_one(section: str, values: dict[str, Any], messa
     changed[section] = values
     with pytest.raises(ValidationError, match=message):
         recipe_of("segmentation", task=None, **changed)
+
+
+def test_the_student_ships_in_a_bundle_that_is_proven_and_timed(run_of: Callable[[str], Path], kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_of(kind), folder)
+    recipe = recipe_of(
+        kind,
+        export={"only": ["fp32-onnxruntime"], "timing_seconds": 0.2},
+        profile={"batches": [1], "threads": 1, "seconds": 0.2, "runtimes": ["torch", "onnxruntime"], "layers": False},
+    )
+    run_recipe(recipe, folder)
+    exported, profiled = stage_of(folder, "export"), stage_of(folder, "profile").metrics
+    assert exported.failure == ""
+    parity = exported.metrics["parity"]
+    assert parity["verdict"] == "passed" and parity["num_images"] == 6
+    assert {"segmentation": "changed_share", "detection": "unmatched_share"}[kind] in parity
+    manifest = json.loads((exported.folder / "bundle" / "manifest.json").read_text())
+    assert manifest["task"]["kind"] == kind
+    rows = {(row["model"], row["runtime"]): row for row in profiled["rows"]}
+    assert rows["teacher", "torch"]["p50_ms"] > 0 and rows["student", "torch"]["p50_ms"] > 0
+    assert "weights of a task run on torch only" in " ".join(rows["teacher", "onnxruntime"]["reasons"])
+    assert (stage_of(folder, "report").folder / "report.html").is_file()

@@ -27,8 +27,10 @@ def dense_kind_of(root: str, asked: str | None = None) -> str | None:
         return asked if asked in DENSE_KINDS else None
     folder = expand(root)
     if (folder / _SCENES).is_file():
-        raise UserError(f"{root}: holds its scenes twice, for detection in coco and for segmentation in masks; give {folder / 'coco'} or "
-                        f"{folder / 'masks'}")
+        raise UserError(
+            f"{root}: holds its scenes twice, for detection in coco and for segmentation in masks; give {folder / 'coco'} or "
+            f"{folder / 'masks'}"
+        )
     return guess_dense_kind(root)
 
 

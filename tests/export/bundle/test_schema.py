@@ -38,7 +38,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "a number for a device tolerance": (lambda m: m["variants"][0].update(device_tolerance=3), r"variants\[0\].device_tolerance is 3"),
     "a shape of three": (lambda m: m["variants"][0]["input"].update(shape=["batch", 3, 8]), "shape has 3 items; wanted 4"),
-    "logits in half": (lambda m: m["variants"][0]["output"].update(dtype="float16"), "output.dtype is .float16.; wanted one of float32, uint8"),
+    "logits in half": (
+        lambda m: m["variants"][0]["output"].update(dtype="float16"),
+        "output.dtype is .float16.; wanted one of float32, uint8",
+    ),
     "a hop without a verdict": (lambda m: m["variants"][0]["hops"][0].pop("verdict"), r"hops\[0\] lacks verdict"),
     "five channels": (lambda m: m["preprocessing"].update(num_channels=5), "num_channels is 5; wanted one of 1, 3"),
     "a deviation of nothing": (lambda m: m["preprocessing"].update(std=[0]), r"preprocessing.std\[0\] is 0; wanted more than 0"),

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from g2sd_export.dense.half import kept_by_rule
@@ -20,6 +21,7 @@ from g2sd_export.edge.dense.network import onnx_network, openvino_network
 from g2sd_export.edge.dense.task import DenseTask
 from g2sd_export.edge.errors import UserError
 from g2sd_export.half import half_onnx
+from g2sd_export.onnx_graph import fold_constants
 
 from .conftest import CLASS_NAMES, DETECTION, PX, SEGMENTATION, SLIDING, Made, TorchNet, make_images, make_module
 
@@ -111,19 +113,17 @@ def test_what_fixes_the_batch_or_gives_something_else_is_refused(tmp_path: Path)
     assert not path.exists()
 
 
-def test_a_table_that_would_swell_the_file_is_left_to_the_runtime(tmp_path: Path) -> None:
-    class Spread(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = make_module("segmentation")
-            self.table = nn.Parameter(torch.randn(8))
-            self.register_buffer("places", torch.arange(600_000) % 8)
-
-        def forward(self, images: Tensor) -> Tensor:
-            return self.model(images) + self.table[self.places].mean()  # type: ignore[no-any-return, index]
-
-    info = export_dense_onnx(Spread().eval(), SEGMENTATION, num_classes=NUM, path=tmp_path / "float.onnx")
-    assert any(node.op_type == "Gather" for node in onnx.load(info.path).graph.node) or info.bytes < 2_400_000
+@pytest.mark.parametrize(("num", "left"), [(1000, False), (600_000, True)])
+def test_a_constant_that_would_swell_the_file_is_left_to_the_runtime(num: int, left: bool) -> None:
+    shape = numpy_helper.from_array(np.array([num], np.int64), "shape")
+    one = numpy_helper.from_array(np.ones(1, np.float32), "one")
+    nodes = [helper.make_node("Expand", ["one", "shape"], ["many"], "e"), helper.make_node("Add", ["x", "many"], ["y"], "a")]
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [num]) for name in "xy"]
+    proto = helper.make_model(
+        helper.make_graph(nodes, "g", values[:1], values[1:], [one, shape]), opset_imports=[helper.make_opsetid("", 20)]
+    )
+    fold_constants(proto)
+    assert ("Expand" in [node.op_type for node in proto.graph.node]) == left and (proto.ByteSize() > 4 * 1000) == (not left)
 
 
 def test_two_exports_give_the_same_bytes(tmp_path: Path, shipped: object) -> None:

@@ -18,7 +18,7 @@ from .task import DenseTask
 class Infer(Protocol):
     """A network as it is called, whatever runs it."""
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[Any], ...]:
+    def __call__(self, images: npt.NDArray[np.uint8], /) -> tuple[npt.NDArray[Any], ...]:
         """uint8 [b, px, px, c] to (logits or classes,) or (boxes, scores, labels, masks)."""
         ...
 
