@@ -82,6 +82,18 @@ def test_the_specific_student_starts_from_the_generic_encoder(artifact_of: Artif
         torch.testing.assert_close(after[name], before[name], msg=name)
 
 
+def test_a_baseline_may_start_from_the_generic_encoder(artifact_of: ArtifactOf, make_context: MakeContext, recipe: Recipe) -> None:
+    assert recipe.baseline is not None
+    frozen = recipe.baseline.model_copy(update={"base_lr": 1e-12, "weight_decay": 0.0, "start": "generic"})
+    context = make_context("baseline", recipe.model_copy(update={"baseline": frozen}))
+    made = train(context)
+    before = load_generic(artifact_of("generic").file("generic.safetensors")).encoder.state_dict()
+    after = load_classifier(context.folder / "classifier.safetensors").model.encoder.state_dict()
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], msg=name)
+    assert made.metrics["method"] == "plain fine-tuning of the generic stage's encoder"
+
+
 def test_the_student_has_a_distillation_token_and_the_baseline_has_none(artifact_of: ArtifactOf) -> None:
     student, baseline = (load_classifier(artifact_of(stage).file("classifier.safetensors")).model for stage in ("specific", "baseline"))
     assert student.dist_token is not None and baseline.dist_token is None

@@ -86,3 +86,26 @@ def test_it_is_adamw_with_the_settings_betas() -> None:
     optimizer = build_optimizer(classifier(), SETTINGS)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert {(group["betas"], group["eps"]) for group in optimizer.param_groups} == {((0.9, 0.95), 1e-8)}
+
+
+class Wrapped(nn.Module):
+    """A network under another name, beside a layer that belongs to the loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = classifier()
+        self.adapter = nn.Linear(2, 2)
+
+
+def test_layers_learn_at_their_rates_under_a_prefix_and_what_lies_beside_at_the_full_one() -> None:
+    wrapped = Wrapped()
+    found = by_name(wrapped, build_optimizer(wrapped, SETTINGS, depth=12, layer_decay=0.75, prefix="model."), "lr_scale")
+    plain = by_name(wrapped.model, build_optimizer(wrapped.model, SETTINGS, depth=12, layer_decay=0.75), "lr_scale")
+    assert {name.removeprefix("model."): scale for name, scale in found.items() if name.startswith("model.")} == plain
+    assert {scale for name, scale in found.items() if name.startswith("adapter")} == {1.0}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_layer_decay_that_would_do_nothing_is_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match=r"layer_decay is 0\.75, but no name of a parameter starts with (module\.)?encoder\.blocks\."):
+        build_optimizer(Wrapped(), SETTINGS, depth=12, layer_decay=0.75, prefix=prefix)

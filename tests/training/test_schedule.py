@@ -40,3 +40,22 @@ def test_a_single_step_has_the_peak_rate() -> None:
 
 def test_a_warm_up_as_long_as_the_stage_never_passes_the_peak() -> None:
     assert [learning_rate(step, num_steps=2, warmup_steps=2, peak=1.0, floor=0.0) for step in range(3)] == [0.0, 0.5, 1.0]
+
+
+@given(st.integers(2, 500), st.integers(0, 400), st.floats(1e-6, 1.0), st.floats(0.0, 1e-6))
+def test_a_linear_rate_falls_by_the_same_amount_at_each_step(num_steps: int, warmup_steps: int, peak: float, floor: float) -> None:
+    warmup_steps = min(warmup_steps, num_steps - 1)
+    sizes = {"num_steps": num_steps, "warmup_steps": warmup_steps}
+    for step in range(warmup_steps, num_steps):
+        left = (num_steps - step) / (num_steps - warmup_steps)
+        got = learning_rate(step, **sizes, peak=peak, floor=floor, schedule="linear")
+        assert got == pytest.approx(peak * left + floor * (1 - left), rel=1e-9, abs=1e-15)
+    if warmup_steps:
+        assert learning_rate(0, **sizes, peak=peak, floor=floor, schedule="linear") == 0.0
+
+
+def test_a_rate_in_steps_falls_to_a_tenth_at_each_drop() -> None:
+    rates = [
+        learning_rate(step, num_steps=20, warmup_steps=2, peak=1.0, floor=0.0, schedule="steps", drops=(0.5, 0.9)) for step in range(20)
+    ]
+    assert rates == pytest.approx([0.0, 0.5, *[1.0] * 8, *[0.1] * 8, *[0.01] * 2])

@@ -14,6 +14,7 @@ from .palette import colour_of, colours
 
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _LEAST_SIDE_PX = 320
+_BACKGROUND = "background"
 
 
 def draw_segmentation(
@@ -23,7 +24,7 @@ def draw_segmentation(
 
     Args:
         pixels: uint8 [h, w, c], 1 or 3 channels.
-        classes: uint8 [h, w]; values without a name, as 255 for what is ignored, leave the image as it is.
+        classes: uint8 [h, w]; values without a name, as 255 for what is ignored, and a class called "background" leave the image as it is.
         class_names: Of classes 0, 1, ...
         opacity: Of the colours, in [0, 1].
 
@@ -31,7 +32,7 @@ def draw_segmentation(
         uint8 [h, w, 3].
     """
     picture = coloured(pixels)
-    named = classes < len(class_names)
+    named = _is_painted(class_names)[classes]
     grey = np.asarray(Image.fromarray(picture).convert("L"), np.float32)[..., None]
     tints = colours(256)[classes].astype(np.float32)
     mixed = np.where(named[..., None], (1 - opacity) * grey + opacity * tints, picture)
@@ -40,7 +41,7 @@ def draw_segmentation(
 
 
 def legend(classes: npt.NDArray[np.uint8], class_names: Sequence[str], columns: int, font_px: int) -> npt.NDArray[np.uint8]:
-    """Colour and name of each class that is there, the most frequent first.
+    """Colour and name of each class that is there and painted, the most frequent first.
 
     Args:
         classes: uint8 [h, w].
@@ -51,7 +52,7 @@ def legend(classes: npt.NDArray[np.uint8], class_names: Sequence[str], columns: 
     Returns:
         uint8 [rows, columns, 3], dark on white; no rows where no class has a name.
     """
-    counts = np.bincount(classes.ravel(), minlength=256)[: len(class_names)]
+    counts = np.bincount(classes.ravel(), minlength=256) * _is_painted(class_names)
     present = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
     height = text_size("", font_px)[1]
     places, left, top = [], 0, 0
@@ -102,6 +103,13 @@ def draw_detections(
         above = corners[1] - tag_rows if corners[1] >= tag_rows else corners[1]
         draw_tag(draw, (max(0, min(corners[0], columns - tag_columns)), above), text, font_px, colour)
     return np.asarray(image, np.uint8)
+
+
+def _is_painted(class_names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Of the 256 values of a map of classes, those that are drawn."""
+    painted = np.zeros(256, np.bool_)
+    painted[: len(class_names)] = [name != _BACKGROUND for name in class_names]
+    return painted
 
 
 def coloured(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

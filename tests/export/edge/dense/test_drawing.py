@@ -163,3 +163,14 @@ def test_run_lengths_are_those_of_coco(fill: float) -> None:
     packed = coco_mask.frPyObjects(found, 7, 5)
     assert packed["counts"] == coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
     assert (mask_from_run_lengths(found) == mask).all()
+
+
+def test_the_background_stays_as_it_is_and_out_of_the_legend() -> None:
+    pixels = np.full((8, 8, 3), 90, np.uint8)
+    classes = np.zeros((8, 8), np.uint8)
+    classes[4:] = 1
+    picture = draw_segmentation(pixels, classes, ["background", "boot"])
+    assert (picture[:4] == 90).all() and (picture[4:] != 90).any(axis=2).all()
+    assert (draw_segmentation(pixels, classes, ["wall", "boot"])[:3] != 90).any()
+    assert np.array_equal(legend(classes, ["background", "boot"], 200, 12), legend(np.ones_like(classes), ["background", "boot"], 200, 12))
+    assert legend(np.zeros_like(classes), ["background", "boot"], 200, 12).shape[0] == 0
