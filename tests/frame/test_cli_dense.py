@@ -203,8 +203,8 @@ def test_a_detector_is_scored_on_boxes_and_masks(g2sd: G2sd, scenes: Path, detec
         (("resnet18", "--on", "{}/masks"), "resnet18 is no segmenter or detector, and segmenter is one; score them with two commands"),
         (
             ("{detector}", "--on", "{}/masks"),
-            "segmenter is for segmentation of 11 classes (background, T-shirt/top, Trouser, ...), and detector.safetensors is for detection "
-            "of 10 classes (T-shirt/top, Trouser, Pullover, ...); score them with two commands",
+            "segmenter is for segmentation of 11 classes (background, T-shirt/top, Trouser, ...), and detector.safetensors is for "
+            "detection of 10 classes (T-shirt/top, Trouser, Pullover, ...); score them with two commands",
         ),
     ],
 )
