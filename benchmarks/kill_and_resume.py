@@ -124,7 +124,7 @@ class BlackBox:
     def watch(self) -> None:
         sys.addaudithook(self._heard)
         checkpoints.save_file = self._cut_short("half of a checkpoint")
-        checkpoint.save_file = self._cut_short("half of the weights")
+        checkpoint.save_weights = self._cut_short_weights(checkpoint.save_weights, "half of the weights")
         checkpoints.Checkpoints.save = self._noted_after(checkpoints.Checkpoints.save, "trains")
         engine.Engine.prepare = self._noted_after(engine.Engine.prepare, "trains")
         pipeline.commit = self._noted_after(pipeline.commit, "between stages")
@@ -152,6 +152,16 @@ class BlackBox:
             safetensors.torch.save_file(tensors, path, *rest, **named)
 
         return save_file
+
+    def _cut_short_weights(self, save_weights: Callable[..., None], doing: str) -> Callable[..., None]:
+        def save(path: Path, *rest: Any) -> None:
+            save_weights(path, *rest)
+            if self._is_time(doing):
+                self.note(doing)
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return save
 
     def _noted_after(self, function: Callable[..., Any], phase: str) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -210,7 +220,7 @@ def _be_the_command(arguments: Sequence[str], folder: Path, log: Path, kill: Kil
     box.note("starts")
     box.watch()
     # Workers of a fork server would load torch anew in each life; forked from this process of one thread they begin at once.
-    loading._process_context = lambda: multiprocessing.get_context("fork")
+    loading._process_context = lambda _: multiprocessing.get_context("fork")
     code = 1
     try:
         sys.argv = ["g2sd", *arguments]

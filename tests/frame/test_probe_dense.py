@@ -23,7 +23,7 @@ def recipe_of(task: str, *changes: str) -> Recipe:
 def test_images_with_a_truth_are_counted_and_read_anew_for_every_step(task: str) -> None:
     recipe = recipe_of(task)
     extent = _counted(recipe)
-    assert (extent.train, extent.test) == (2000, 300)
+    assert (extent.train, extent.test) == (recipe.data.max_train_images, recipe.data.max_test_images)
     assert extent.trial_train == sizing.NUM_STEPS * 64  # of pretrain and generic, the largest batches
     assert sizing.decoded_bytes(recipe, 2000, 300) == (0, 0)  # they are listed, not stored
     trial = sizing.trial_recipe(recipe, extent, {"pretrain", "specific"})
@@ -66,6 +66,7 @@ def test_a_probe_of_a_task_tries_its_stages(g2sd: Callable[..., Any], tmp_path: 
         "data.image_px=32",
         "pretrain.encoder.width=16",
         "pretrain.batch_size=16",
+        "pretrain.epochs=20",
     )
     options = [word for change in changes for word in ("--set", change)]
     out = tmp_path / "out"

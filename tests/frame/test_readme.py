@@ -33,6 +33,8 @@ def quick(words: list[str]) -> list[str]:
         case "plan" if "--probe" in words:
             small = ["--set", "pretrain.batch_size=32", "--workers", "0"]  # there are 96 images
             return [*words, *small, "--probe-minutes", "0.1", "--until", "pretrain", "--device", "cpu"]
+        case "run" if "quickstart_" in words[1]:  # another recipe, in a folder of its own
+            return [*words, "--smoke", "--until", "evaluate"]
         case "run" | "plan":
             extra = ["--out", "runs/quickstart", "--set", "profile.threads=1"]
             return [*words, *extra] + ([] if "--smoke" in words else ["--smoke"])
