@@ -221,8 +221,7 @@ def _too_many_bad(scoring: Scoring, skipped: Sequence[Skipped]) -> RunFailed:
     more = f" and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
     count = f"{len(skipped)} bad image{'s' if len(skipped) > 1 else ''}"
     return RunFailed(
-        f"{told}{more}: {count}, and at most {scoring.max_bad} are allowed; mend the set, or have them left out and counted "
-        "(evaluate.max_bad_images)"
+        f"{told}{more}: {count}, and at most {scoring.max_bad} are allowed; mend the set, or have them left out and counted (--max-bad)"
     )
 
 

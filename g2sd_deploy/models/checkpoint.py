@@ -12,8 +12,6 @@ from g2sd_deploy.models.vit import Classifier, Encoder, EncoderSpec, Pooling, To
 from g2sd_deploy.models.weight_file import description_of, expect_kind, fill, listed, read_weights, save_weights
 from g2sd_export.edge.preprocess import Preprocessing
 
-_DENSE = ("segmenter", "detector")
-
 
 @dataclass(frozen=True)
 class ClassifierFile:
@@ -62,10 +60,15 @@ def save_encoder(path: Path, encoder: Encoder) -> None:
 def load_encoder(path: Path) -> Encoder:
     """Read the encoder of any weight file of ours, float32, in evaluation mode; raises as `load_masked` does."""
     described, weights = read_weights(path)
+    if described.get("kind") == "detector":
+        raise UserError(
+            f"{path}: the encoder of a detector has neither class token nor final norm, so it is no plain encoder; name the student "
+            "that it was started from"
+        )
     with description_of(path):
         encoder, kind = Encoder(EncoderSpec(**described["encoder"])), described["kind"]
     own = {name.removeprefix("encoder."): value for name, value in weights.items() if kind == "encoder" or name.startswith("encoder.")}
-    if kind in _DENSE and (more := sorted(set(own) - set(encoder.state_dict()))):
+    if kind == "segmenter" and (more := sorted(set(own) - set(encoder.state_dict()))):
         raise UserError(
             f"{path}: the encoder of this {kind} does not work without its relative positions or layer scales, and a plain encoder has "
             f"none ({listed('it has', more)}); name the student that it was started from"

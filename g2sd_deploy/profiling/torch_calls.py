@@ -122,7 +122,7 @@ class TorchCall:
 
 def _on_host(answer: Answer) -> Answer:
     """Logits as float32; the parts of any other answer as they are."""
-    return answer.float().cpu() if isinstance(answer, Tensor) else tuple(part.cpu() for part in answer)
+    return tuple(part.cpu() for part in answer) if isinstance(answer, tuple) else answer.float().cpu()
 
 
 def _compile(call: TorchCall) -> None:

@@ -21,10 +21,10 @@ def recipe_of(task: str, *changes: str) -> Recipe:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_images_with_a_truth_are_counted_and_read_anew_for_every_step(task: str) -> None:
-    recipe = recipe_of(task)
+    recipe = recipe_of(task, "data.max_train_images=2000", "data.max_test_images=300", "pretrain.batch_size=64", "specific.batch_size=16")
     extent = _counted(recipe)
     assert (extent.train, extent.test) == (recipe.data.max_train_images, recipe.data.max_test_images)
-    assert extent.trial_train == sizing.NUM_STEPS * 64  # of pretrain and generic, the largest batches
+    assert extent.trial_train == sizing.NUM_STEPS * 64  # of pretrain, the largest batch
     assert sizing.decoded_bytes(recipe, 2000, 300) == (0, 0)  # they are listed, not stored
     trial = sizing.trial_recipe(recipe, extent, {"pretrain", "specific"})
     assert (trial.data.max_train_images, trial.data.source) == (1280, "scenes")
@@ -65,8 +65,8 @@ def test_a_probe_of_a_task_tries_its_stages(g2sd: Callable[..., Any], tmp_path: 
         "data.max_test_images=4",
         "data.image_px=32",
         "pretrain.encoder.width=16",
-        "pretrain.batch_size=16",
         "pretrain.epochs=20",
+        "pretrain.batch_size=16",
     )
     options = [word for change in changes for word in ("--set", change)]
     out = tmp_path / "out"

@@ -23,7 +23,7 @@ def context(classifier: Path, bundle: Path, tmp_path: Path) -> Any:
     def make(**settings: Any) -> Context:
         made = SimpleNamespace(file=lambda name: classifier)
         inputs: Any = {"teacher": made, "student": made, "export": SimpleNamespace(folder=bundle.parent)}
-        recipe: Any = SimpleNamespace(profile=ProfileSettings(threads=1, seconds=0.05, percentile=50.0, **settings))
+        recipe: Any = SimpleNamespace(task=None, profile=ProfileSettings(threads=1, seconds=0.05, percentile=50.0, **settings))
         return Context(recipe, "profile", inputs, tmp_path, tmp_path, Runtime(torch.device("cpu")), SilentProgress(), "key")
 
     return make

@@ -215,3 +215,9 @@ def test_small_steps_downhill_lower_the_losses(make_detector: Make, make_truth: 
     assert all(math.isfinite(value) for value in after.values())
     lowered = {name for name in LOSS_TERMS if after[name] < before[name]}
     assert lowered >= {*LOSS_TERMS} - {"region_box"}  # better proposals are more regions whose boxes are to be refined
+
+
+def test_a_detectors_encoder_is_no_plain_one(make_detector: Make, tmp_path: Path) -> None:
+    save_detector(tmp_path / "a", DetectorFile(make_detector(), TASK, ("cat", "dog", "cow")))
+    with pytest.raises(UserError, match="neither class token nor final norm, so it is no plain encoder; name the student"):
+        load_encoder(tmp_path / "a")
