@@ -127,8 +127,6 @@ TABLE: dict[str, str] = {
     "d.artifact d.data d.data.dense.targets d.methods d.models d.models.checkpoint d.randomness d.settings d.training",
     "d.stages.dense_export": "d.stages.context d.stages.dense_context d.stages.dense_models d.artifact d.exporting d.exporting_dense "
     "d.settings x.targets",
-    "d.stages.dense_profile": "d.stages.context d.stages.dense_context d.stages.dense_models d.artifact d.profiling d.profiling.candidate "
-    "d.profiling.torch_calls",
     "d.stages.student_start": "d.stages.context d.artifact d.data d.errors d.models d.models.checkpoint d.settings d.zoo.opening",
     "d.stages.pretrain": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models.checkpoint d.training",
     "d.stages.finetune": "d.stages.context d.stages.dense_training d.stages.fitting d.artifact d.methods d.models d.models.checkpoint",
@@ -144,7 +142,7 @@ TABLE: dict[str, str] = {
     "d.predictors d.randomness d.settings d.zoo x.edge",
     "d.stages.export": "d.stages.context d.stages.dense_export d.artifact d.evaluation d.exporting d.models.checkpoint d.standing "
     "x.targets",
-    "d.stages.profile": "d.stages.context d.stages.dense_profile d.artifact d.predictors d.profiling d.profiling.candidate "
+    "d.stages.profile": "d.stages.context d.stages.dense_context d.artifact d.predictors d.profiling d.profiling.candidate "
     "d.profiling.layers d.settings x.bundle",
     "d.stages.report": "d.stages.context d.artifact d.report",
     # the entry
@@ -200,7 +198,6 @@ SHARED = (
     "dense_export",
     "dense_models",
     "dense_pictures",
-    "dense_profile",
     "dense_teachers",
     "dense_training",
     "fitting",

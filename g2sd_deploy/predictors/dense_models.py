@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
 
     from g2sd_deploy.evaluation.dense_scoring import Infer
+    from g2sd_deploy.models.dense.detector_file import DetectorFile
+    from g2sd_deploy.models.dense.segmenter_file import SegmenterFile
     from g2sd_export.bundle import Bundle, Variant
     from g2sd_export.edge.dense.task import DenseTask
 
@@ -85,15 +87,25 @@ def open_dense(name: str, place: Path, device: "torch.device") -> list[DensePred
     return _of_bundle(name, place) if place.is_dir() else [_of_weights(name, place, device)]
 
 
-def _of_weights(name: str, path: Path, device: "torch.device") -> DensePredictor:
-    from g2sd_deploy.artifact import sha256_of
-    from g2sd_deploy.evaluation.dense_networks import detector_infer, segmenter_infer
+def read_dense(path: Path) -> "SegmenterFile | DetectorFile":
+    """Read a weight file, as `dense_place` found it.
+
+    Raises:
+        UserError: It is damaged, or does not fit this version.
+    """
     from g2sd_deploy.models.dense.detector_file import load_detector
-    from g2sd_deploy.models.dense.segmenter import Segmenter
     from g2sd_deploy.models.dense.segmenter_file import load_segmenter
     from g2sd_deploy.models.weight_file import held_kind
 
-    file = load_segmenter(path) if held_kind(path) == "segmenter" else load_detector(path)
+    return load_segmenter(path) if held_kind(path) == "segmenter" else load_detector(path)
+
+
+def _of_weights(name: str, path: Path, device: "torch.device") -> DensePredictor:
+    from g2sd_deploy.artifact import sha256_of
+    from g2sd_deploy.evaluation.dense_networks import detector_infer, segmenter_infer
+    from g2sd_deploy.models.dense.segmenter import Segmenter
+
+    file = read_dense(path)
     model, task = file.model, file.task
 
     def opened(_: int | None) -> "Infer":

@@ -65,6 +65,7 @@ def candidates_of(name: str, wanted: Wanted) -> list[Candidate]:
         UserError: There is no such model, or it is damaged, or a size of its input is not known.
     """
     from g2sd_deploy.predictors import bundle_folder, open_predictor
+    from g2sd_deploy.predictors.dense_models import dense_place
 
     path = Path(name).expanduser()
     if path.suffix.lower() == _ONNX_SUFFIX and path.is_file():
@@ -75,6 +76,8 @@ def candidates_of(name: str, wanted: Wanted) -> list[Candidate]:
         return bundle_candidates(name, open_bundle(folder), wanted)
     if path.suffix.lower() in _ENGINES and path.is_file():
         return [_engine(name, path)]
+    if (weights := dense_place(name)) is not None:
+        return dense_candidates(name, weights, wanted)
     import torch
 
     return predictor_candidates(name, open_predictor(name, torch.device("cpu")), wanted)
@@ -110,6 +113,28 @@ def torch_candidates(name: str, network: "Network", wanted: Wanted) -> list[Cand
     from g2sd_deploy.profiling.torch_calls import open_torch
 
     return [_here(Candidate(name, runtime, "fp32", partial(open_torch, network, runtime))) for runtime in wanted.fitting(TORCH)]
+
+
+def dense_candidates(name: str, path: Path, wanted: Wanted) -> list[Candidate]:
+    """Weights of a segmenter or a detector on torch; what is asked for besides runs files, and its bundle has those.
+
+    Args:
+        name: Of the model in the rows.
+        path: The weight file.
+        wanted: How to run it.
+
+    Raises:
+        UserError: It is damaged, or does not fit this version.
+    """
+    from g2sd_deploy.artifact import sha256_of
+    from g2sd_deploy.predictors.dense_models import read_dense
+    from g2sd_deploy.profiling.torch_calls import Network
+
+    file, digest = read_dense(path), sha256_of(path)
+    found = torch_candidates(name, Network(file.model, file.task.image_px, file.task.num_channels), wanted)
+    reason = "weights of a segmenter or detector run on torch only; name its bundle, whose files are timed on what they were proven on"
+    others = [refused(name, runtime, reason, digest=digest) for runtime in wanted.runtimes if runtime not in TORCH]
+    return [replace(one, digest=digest, file_bytes=path.stat().st_size) for one in found] + others
 
 
 def onnx_candidates(raw: RawOnnx, wanted: Wanted, *, file: Path) -> list[Candidate]:

@@ -12,10 +12,10 @@ from g2sd_deploy.profiling.candidate import Candidate
 from g2sd_deploy.profiling.layers import layer_tables, subjects_of_bundle
 from g2sd_deploy.profiling.profile import profile_of
 from g2sd_deploy.profiling.sessions import Plan
-from g2sd_deploy.profiling.subjects import Wanted, bundle_candidates, predictor_candidates
+from g2sd_deploy.profiling.subjects import Wanted, bundle_candidates, dense_candidates, predictor_candidates
 from g2sd_deploy.settings import ProfileSettings
 from g2sd_deploy.stages.context import BUNDLE, CLASSIFIER_FILE, Context
-from g2sd_deploy.stages.dense_profile import task_candidates
+from g2sd_deploy.stages.dense_context import task_file
 from g2sd_export.bundle import open_bundle
 
 _LAYERS_SECONDS = 2.0
@@ -41,7 +41,7 @@ def _candidates(context: Context, settings: ProfileSettings, scratch: Path) -> l
         if role not in context.inputs:
             continue
         if context.recipe.task is not None:
-            found += task_candidates(context, role, wanted)
+            found += dense_candidates(role, context.inputs[role].file(task_file(context.recipe)), wanted)
         else:
             predictor = classifier_predictor(context.inputs[role].file(CLASSIFIER_FILE), torch.device("cpu"))
             found += predictor_candidates(role, predictor, wanted)

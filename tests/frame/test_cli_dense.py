@@ -252,3 +252,12 @@ def test_the_front_is_for_classifiers(g2sd: G2sd, bundle: Path) -> None:
     )
     shown = g2sd("bundle", "show", bundle)
     assert shown.code == 0 and "mIoU" in shown.out
+
+
+def test_weights_of_a_task_are_timed_on_torch_and_on_nothing_else(g2sd: G2sd, detector: tuple[Path, DetectorFile]) -> None:
+    short = ("--batch", "1", "--threads", "1", "--seconds", "0.1", "--json")
+    answer = g2sd("profile", detector[0], "--runtime", "torch,onnxruntime", *short)
+    assert answer.code in (0, 1), answer.err  # after a tenth of a second no latency may be believed
+    rows = {row["runtime"]: row for row in json.loads(answer.out)["rows"] if row["model"] == str(detector[0])}
+    assert rows["torch"]["p50_ms"] > 0 and rows["torch"]["file_bytes"] == detector[0].stat().st_size
+    assert rows["onnxruntime"]["verdict"] == "not_run" and "name its bundle" in rows["onnxruntime"]["reasons"][0]

@@ -344,5 +344,5 @@ def test_the_student_ships_in_a_bundle_that_is_proven_and_timed(run_of: Callable
     assert manifest["task"]["kind"] == kind
     rows = {(row["model"], row["runtime"]): row for row in profiled["rows"]}
     assert rows["teacher", "torch"]["p50_ms"] > 0 and rows["student", "torch"]["p50_ms"] > 0
-    assert "weights of a task run on torch only" in " ".join(rows["teacher", "onnxruntime"]["reasons"])
+    assert "weights of a segmenter or detector run on torch only" in " ".join(rows["teacher", "onnxruntime"]["reasons"])
     assert (stage_of(folder, "report").folder / "report.html").is_file()
