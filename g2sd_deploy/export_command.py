@@ -92,7 +92,13 @@ def _source(name: str) -> "Source":
 
     from g2sd_deploy.exporting import Source
     from g2sd_deploy.predictors import open_predictor
+    from g2sd_deploy.predictors.dense_models import dense_place
 
+    if dense_place(name) is not None:
+        raise UserError(
+            f"{name}: is a segmenter or a detector, and this command exports classifiers; its recipe exports it: add an export section and "
+            "run `g2sd run RECIPE --until export`"
+        )
     predictor = open_predictor(name, torch.device("cpu"))
     if predictor.module is None:
         raise UserError(

@@ -261,3 +261,8 @@ def test_weights_of_a_task_are_timed_on_torch_and_on_nothing_else(g2sd: G2sd, de
     rows = {row["runtime"]: row for row in json.loads(answer.out)["rows"] if row["model"] == str(detector[0])}
     assert rows["torch"]["p50_ms"] > 0 and rows["torch"]["file_bytes"] == detector[0].stat().st_size
     assert rows["onnxruntime"]["verdict"] == "not_run" and "name its bundle" in rows["onnxruntime"]["reasons"][0]
+
+
+def test_export_says_where_a_segmenter_is_exported(g2sd: G2sd, segmenter: tuple[Path, SegmenterFile], scenes: Path, tmp_path: Path) -> None:
+    answer = g2sd("export", segmenter[0], "--on", scenes / "masks", "--out", tmp_path / "bundle")
+    assert answer.code == 2 and "run `g2sd run RECIPE --until export`" in answer.err and not (tmp_path / "bundle").exists()
