@@ -50,7 +50,7 @@ class DetectionSettings(Settings):
     region_samples: PositiveInt = 512
     """Regions of each image that the heads learn from at a step."""
     proposals: PositiveInt = 1000
-    """Most proposals of an image that the heads are asked about."""
+    """Most proposals of an image that the heads are asked about, and of a level before suppression (twice as many in training)."""
     max_detections: PositiveInt = 100
     """Most objects that are reported for an image."""
     min_score: Fraction = 0.05

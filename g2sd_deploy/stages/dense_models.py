@@ -43,6 +43,8 @@ def make_network(task: SegmentationSettings | DetectionSettings, encoder: Encode
             box_width=task.box_width,
             anchor_scale=task.anchor_scale,
             regions_per_image=task.region_samples,
+            train_level_proposals=2 * task.proposals,  # ViTDet's ratios to its 1,000
+            level_proposals=task.proposals,
             train_proposals=task.proposals,
             num_proposals=task.proposals,
             max_detections=task.max_detections,
