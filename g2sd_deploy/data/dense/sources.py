@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from g2sd_deploy.data.dense.folders import open_dense_folder
 from g2sd_deploy.data.dense.reading import DenseSource
 from g2sd_deploy.data.scenes.settings import SceneSpec
 from g2sd_deploy.data.scenes.source import SceneSource
@@ -30,14 +31,8 @@ def dense_source_of(settings: DataSettings, kind: Kind) -> DenseSource:
 
             classes = None if settings.classes is None else expand(settings.classes)
             return HubMasks(settings.root, ignore_zero=settings.ignore_zero, classes=classes)
-        case "coco":
-            from g2sd_deploy.data.dense.coco import CocoFolder
-
-            return CocoFolder(settings.root)
-        case _:
-            from g2sd_deploy.data.dense.mask_folder import MaskFolder
-
-            return MaskFolder(settings.root, ignore_zero=settings.ignore_zero)
+        case folder:
+            return open_dense_folder(folder, settings.root, ignore_zero=settings.ignore_zero)
 
 
 def _scenes(settings: DataSettings, kind: Kind) -> DenseSource:
