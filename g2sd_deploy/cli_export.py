@@ -1,22 +1,29 @@
-"""`g2sd export` and `g2sd targets`: from a classifier to the bundle of a device."""
+"""`g2sd export` and `g2sd targets`: from a model to the bundle of a device."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from g2sd_deploy.cli_errors import tell_errors
-from g2sd_deploy.errors import RunFailed
+from g2sd_deploy.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 targets_app = typer.Typer(help="List or show the devices that bundles can be made for.", no_args_is_help=True, rich_markup_mode=None)
 
-ModelArg = Annotated[str, typer.Argument(help="Classifier (.safetensors), the folder of a stage that made one, or a name of timm.")]
+ModelArg = Annotated[str, typer.Argument(help="Weights (.safetensors), the folder of a stage that made some, or a classifier of timm.")]
 TargetOpt = Annotated[str, typer.Option("--target", help="A device as `g2sd targets list` names it, or a target file of your own.")]
-OnOpt = Annotated[str, typer.Option("--on", help="Images that every file has to answer like the classifier: a source of a recipe.")]
+OnOpt = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        help="Images that every file has to answer like the model: a source; masks or COCO's layout for a task.",
+    ),
+]
 OutOpt = Annotated[Path, typer.Option("--out", help="New folder for the bundle.")]
 SplitOpt = Annotated[str, typer.Option("--split", help="Split of these images.")]
 CalibrateOnOpt = Annotated[str | None, typer.Option("--calibrate-on", help="Training images for INT8; those of --on by default.")]
@@ -29,6 +36,11 @@ TimingOpt = Annotated[
 ]
 CorruptedOpt = Annotated[bool, typer.Option("--corrupted/--not-corrupted", help="Score the file that ships under corruption, too.")]
 MergingOpt = Annotated[int, typer.Option("--token-merging", min=0, help="Patch tokens that each block merges away; 0 for none.")]
+IgnoreZeroOpt = Annotated[bool, typer.Option("--ignore-zero", help="Of masks: nothing is asked where they are 0, as in ADE20K.")]
+OutputOpt = Annotated[
+    Literal["logits", "classes"] | None,
+    typer.Option("--output", help="What a segmenter's file gives; classes, or logits where windows slide."),
+]
 LicenceOpt = Annotated[str, typer.Option("--licence", help="Licence of the model, for the model card and the bill of materials.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
@@ -49,12 +61,17 @@ def export(
     corrupted: CorruptedOpt = True,
     licence: LicenceOpt = "unknown",
     token_merging: MergingOpt = 0,
+    output: OutputOpt = None,
+    ignore_zero: IgnoreZeroOpt = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Export a classifier for a device: every number format that may pay is made, proven on real images, timed, and the best one ships."""
-    from g2sd_deploy.export_command import Asked
-    from g2sd_deploy.export_command import export as make
+    """Export a model for a device: every number format that may pay is made, proven on real images, timed, and the best one ships.
+
+    The model is a classifier, a segmenter or a detector.
+    """
+    from g2sd_deploy import export_command, export_dense_command
     from g2sd_deploy.exporting import failure_of
+    from g2sd_deploy.predictors.dense_models import dense_place
     from g2sd_deploy.progress import make_progress
     from g2sd_deploy.settings import ExportSettings
 
@@ -62,8 +79,13 @@ def export(
     values |= {"licences": {"model": licence}, "token_merging": token_merging} | ({} if corrupted else {"robustness": None})
     values |= {} if timing_seconds is None else {"timing_seconds": timing_seconds}
     settings = ExportSettings.model_validate(values)
-    asked = Asked(model, on, split, calibrate_on, calibrate_split, out, settings)
-    made = make(asked, make_progress())
+    asked = export_command.Asked(model, on, split, calibrate_on, calibrate_split, out, settings)
+    if place := dense_place(model):
+        made = export_dense_command.export_dense(asked, place, output, make_progress(), ignore_zero=ignore_zero)
+    elif output or ignore_zero:
+        raise UserError(f"{'--output' if output else '--ignore-zero'}: is for segmenters, and {model} is none; leave it out")
+    else:
+        made = export_command.export(asked, make_progress())
     _print(made, as_json)
     if failure := failure_of(made):
         raise RunFailed(failure)
@@ -119,23 +141,51 @@ def candidates_table(made: dict[str, Any]) -> "Table":
     from rich.table import Table
 
     parity = made["parity"]
-    images = f"{parity['num_images']} images, float top-1 {parity['top1_reference']:.2%}" if parity["top1_reference"] is not None else ""
+    columns = _COLUMNS[made.get("task", "classification")]
+    reference, score = parity[columns.reference], columns.headings[0]
+    images = f"{parity['num_images']} images, float {score} {reference:.2%}" if reference is not None else ""
     table = Table(title=f"{made['target']}: {images}" if images else made["target"], title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("candidate", "verdict", "top-1", "lost, pp", "flips", "p50 ms", "MiB"):
+    for name in ("candidate", "verdict", *columns.headings, "p50 ms", "MiB"):
         table.add_column(name, justify="left" if name in ("candidate", "verdict") else "right", no_wrap=True)
     for one in made["candidates"]:
-        table.add_row(*_cells(one, made), style="bold" if one["chosen"] else "")
+        table.add_row(*_cells(one, made, columns), style="bold" if one["chosen"] else "")
     return table
 
 
-def _cells(one: dict[str, Any], made: dict[str, Any]) -> list[str]:
-    latency = made["latency"].get(one["name"])
+@dataclass(frozen=True)
+class _Columns:
+    """What a candidate is judged by.
+
+    Attributes:
+        reference: Key of the torch model's score in the proof.
+        headings: Of the score, of what is lost of it, and of what answers otherwise.
+        score: Key of a candidate's score.
+        changed: Key of what answers otherwise.
+        changed_format: How that is written.
+    """
+
+    reference: str
+    headings: tuple[str, str, str]
+    score: str
+    changed: str
+    changed_format: str
+
+
+_COLUMNS = {
+    "classification": _Columns("top1_reference", ("top-1", "lost, pp", "flips"), "top1", "flipped", "d"),
+    "segmentation": _Columns("miou_reference", ("mIoU", "lost, pp", "pixels changed"), "miou_candidate", "changed_share", ".3%"),
+    "detection": _Columns("ap_reference", ("box AP", "lost, pp", "objects unmatched"), "ap_candidate", "unmatched_share", ".3%"),
+}
+
+
+def _cells(one: dict[str, Any], made: dict[str, Any], columns: _Columns) -> list[str]:
+    latency, score, changed = made["latency"].get(one["name"]), one.get(columns.score), one.get(columns.changed)
     return [
         one["name"],
         one["verdict"].replace("_", " "),
-        "-" if one["top1"] is None else f"{one['top1']:.2%}",
+        "-" if score is None else f"{score:.2%}",
         "-" if one["drop_points"] is None else f"{one['drop_points']:+.2f}",
-        "-" if one["flipped"] is None else str(one["flipped"]),
+        "-" if changed is None else format(changed, columns.changed_format),
         "-" if latency is None else f"{latency['p50_ms']:.2f}",
         "-" if one["file_bytes"] is None else f"{one['file_bytes'] / 2**20:.1f}",
     ]

@@ -20,6 +20,10 @@ def write_scenes(
     num_test: Annotated[int, typer.Option("--num-test", help="Test scenes.")] = 500,
     image_px: Annotated[int, typer.Option("--image-px", help="Side of a scene in pixels, 32 to 1024.")] = 64,
     max_garments: Annotated[int, typer.Option("--max-garments", help="Most garments of a scene, 1 to 20.")] = 5,
+    smallest: Annotated[float, typer.Option("--smallest", help="Smallest side of a garment's picture over the scene's, 0.2 to 0.7.")] = 0.3,
+    largest: Annotated[float, typer.Option("--largest", help="Largest side of a garment's picture over the scene's, 0.2 to 0.7.")] = 0.65,
+    max_turn_deg: Annotated[float, typer.Option("--max-turn-deg", help="Most degrees by which a garment is turned, 0 to 180.")] = 40.0,
+    min_visible: Annotated[float, typer.Option("--min-visible", help="Garments of which less than this share shows are left out.")] = 0.3,
     seed: Annotated[int, typer.Option("--seed", help="Another seed gives other scenes.")] = 0,
     preview: Annotated[
         Path | None, typer.Option("--preview", metavar="FILE", help="Draw the first scenes with their truth, as PNG.")
@@ -34,7 +38,8 @@ def write_scenes(
     from g2sd_deploy.data.scenes.source import SceneSource
     from g2sd_deploy.data.scenes.writing import write_scenes as write
 
-    source = SceneSource(SceneSpec(image_px=image_px, max_garments=max_garments, seed=seed), num_train, num_test)
+    spec = SceneSpec(image_px, max_garments, seed, smallest, largest, max_turn_deg, min_visible)
+    source = SceneSource(spec, num_train, num_test)
     if preview is not None and not preview.parent.is_dir():
         raise UserError(f"--preview {preview}: there is no folder {preview.parent}; make it, or give another file")
     with cli_output.progress_of_images("scenes") as tick, cli_output.interrupted("nothing was written; give the same command again"):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from g2sd_deploy.dense_set import about, set_for
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.evaluate_command import STAGE, Request, named_models
 
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
     from g2sd_deploy.progress import Progress
     from g2sd_deploy.runtime import Runtime
 
-_KIND_OF_SET = {"masks": "segmentation", "coco": "detection"}
 _BATCH = 8
-_NAMED = 3
 _MIB = 1 << 20
 
 
@@ -67,8 +66,9 @@ def _scored(request: Request, places: Mapping[str, Path], runtime: "Runtime", pr
     first = models[0]
     for one in models:
         if (one.task.kind, one.class_names) != (first.task.kind, first.class_names):
-            raise UserError(f"{first.name} is for {_about(first)}, and {one.name} is for {_about(one)}; score them with two commands")
-    samples = {name: _samples(name, request, first, ignore_zero) for name in request.sets}
+            raise UserError(f"{first.name} is for {about(first)}, and {one.name} is for {about(one)}; score them with two commands")
+    opened = {name: set_for(first, name, ignore_zero=ignore_zero) for name in request.sets}
+    samples = {name: source.samples(request.split, request.max_images) for name, source in opened.items()}
     described = {one.name: _described(one) for one in models}
     metrics = {"task": first.task.kind, "class_names": list(first.class_names), "sets": dict[str, Any](), "models": described}
     progress.begin(STAGE)
@@ -105,35 +105,6 @@ def _score(
 def _described(model: "DensePredictor") -> dict[str, Any]:
     told = {"runtime": model.runtime, "num_parameters": model.num_parameters, "model_bytes": model.model_bytes, "digest": model.digest}
     return told | {"sets": dict[str, Any]()}
-
-
-def _about(model: "DensePredictor") -> str:
-    return f"{model.task.kind} of {_listed(model.class_names)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{len(names)} classes ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''})"
-
-
-def _samples(root: str, request: Request, model: "DensePredictor", ignore_zero: bool) -> "DenseSamples":
-    """The images of a set that a model can be scored on.
-
-    Raises:
-        UserError: It is no such set, has other classes, or not the split.
-    """
-    from g2sd_deploy.data.dense.folders import dense_kind_of, open_dense_folder
-
-    kind = dense_kind_of(root)
-    if kind is None or _KIND_OF_SET[kind] != model.task.kind:
-        wanted = "images/SPLIT and annotations/SPLIT" if model.task.kind == "segmentation" else "SPLIT and annotations/instances_SPLIT.json"
-        raise UserError(f"--on {root}: {model.name} is for {model.task.kind}; give a folder with {wanted} (docs/dense_data.md)")
-    source = open_dense_folder(kind, root, ignore_zero=ignore_zero)
-    if source.class_names != model.class_names:
-        raise UserError(
-            f"--on {root}: has {_listed(source.class_names)}, and {model.name} is for {_about(model)}; give a set of its classes in their "
-            "order"
-        )
-    return source.samples(request.split, request.max_images)
 
 
 def _check(request: Request) -> None:

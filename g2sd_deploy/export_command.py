@@ -1,6 +1,8 @@
 """`g2sd export`: a classifier that a person names, turned into a bundle for a target."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ class Asked:
     """What a person asks for.
 
     Attributes:
-        model: A classifier of ours, a stage's folder, or a name of timm.
+        model: A model of ours, a stage's folder, or a name of timm.
         on: Where the images of the proof come from.
         split: Their split.
         calibrate_on: Where training images come from; None takes ``on``.
@@ -57,8 +59,7 @@ def export(asked: Asked, progress: "Progress") -> dict[str, Any]:
     from g2sd_export.targets import load_target
 
     target = load_target(asked.settings.target).narrowed(asked.settings.only, asked.settings.max_quantisers)
-    if asked.out.exists() and (not asked.out.is_dir() or any(asked.out.iterdir())):
-        raise UserError(f"--out {asked.out}: exists and is not empty; give a new folder for the bundle")
+    check_out(asked.out)
     source = _source(asked.model)
     test = _images(asked.on, asked.split, source)
     train, name = _training(asked, target, source)
@@ -74,17 +75,38 @@ def export(asked: Asked, progress: "Progress") -> dict[str, Any]:
         provenance={"model": Path(asked.model).name},
     )
     reference = TorchRunner(job.asked.module, source.preprocessing, device=torch.device("cpu"))
-    try:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
+    with bundle_at(asked.out) as scratch:
         progress.begin("export")
-        with tempfile.TemporaryDirectory(prefix="g2sd-export.") as scratch:
-            exported = export_bundle(job, reference, scratch=Path(scratch), folder=asked.out, tick=progress.update)
-            scores = standing(job, exported.shipment, workers=available_cpus(), seed=0, tick=progress.update)
-            made = {"bundle": str(asked.out), **figures(exported), "standing": scores, **timings(exported)}
-    except OSError as error:
-        raise UserError(f"--out {asked.out}: cannot be written ({error.strerror}); give a folder you may write to") from None
+        exported = export_bundle(job, reference, scratch=scratch, folder=asked.out, tick=progress.update)
+        scores = standing(job, exported.shipment, workers=available_cpus(), seed=0, tick=progress.update)
+        made = {"bundle": str(asked.out), **figures(exported), "standing": scores, **timings(exported)}
     progress.end()
     return made
+
+
+def check_out(out: Path) -> None:
+    """Refuse a place that is taken.
+
+    Raises:
+        UserError: It is.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out}: exists and is not empty; give a new folder for the bundle")
+
+
+@contextmanager
+def bundle_at(out: Path) -> Iterator[Path]:
+    """A folder for files on the way to a bundle.
+
+    Raises:
+        UserError: The bundle cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="g2sd-export.") as scratch:
+            yield Path(scratch)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror}); give a folder you may write to") from None
 
 
 def _source(name: str) -> "Source":
@@ -92,13 +114,7 @@ def _source(name: str) -> "Source":
 
     from g2sd_deploy.exporting import Source
     from g2sd_deploy.predictors import open_predictor
-    from g2sd_deploy.predictors.dense_models import dense_place
 
-    if dense_place(name) is not None:
-        raise UserError(
-            f"{name}: is a segmenter or a detector, and this command exports classifiers; its recipe exports it: add an export section and "
-            "run `g2sd run RECIPE --until export`"
-        )
     predictor = open_predictor(name, torch.device("cpu"))
     if predictor.module is None:
         raise UserError(

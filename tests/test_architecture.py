@@ -122,7 +122,7 @@ TABLE: dict[str, str] = {
     "d.stages.dense_models": "d.models d.models.dense.detector_file d.models.dense.segmenter_file d.settings x.edge",
     "d.stages.dense_pictures": "d.data d.evaluation x.edge",
     "d.stages.dense_teachers": "d.stages.context d.stages.dense_context d.artifact d.data d.errors d.models.dense.detector_file "
-    "d.models.dense.segmenter_file d.settings",
+    "d.models.dense.segmenter_file d.settings d.zoo",
     "d.stages.dense_training": "d.stages.context d.stages.dense_context d.stages.dense_models d.stages.fitting d.stages.student_start "
     "d.artifact d.data d.data.dense.targets d.methods d.models d.models.checkpoint d.randomness d.settings d.training",
     "d.stages.dense_export": "d.stages.context d.stages.dense_context d.stages.dense_models d.artifact d.exporting d.exporting_dense "
@@ -162,8 +162,11 @@ TABLE: dict[str, str] = {
     "d.choosing": "d.artifact d.devices d.errors d.evaluation.intervals x.bundle x.paired",
     "d.evaluate_command": "d d.artifact d.data d.environment d.errors d.evaluation d.predictors d.progress d.report d.runtime d.settings "
     "d.zoo",
-    "d.evaluate_dense_command": "d.data d.errors d.evaluate_command d.evaluation d.predictors d.progress d.report d.runtime",
+    "d.dense_set": "d.data d.errors x.edge",
+    "d.evaluate_dense_command": "d.data d.dense_set d.errors d.evaluate_command d.evaluation d.predictors d.progress d.report d.runtime",
     "d.export_command": "d.data d.errors d.evaluation d.exporting d.predictors d.progress d.settings d.standing x.edge x.targets",
+    "d.export_dense_command": "d.artifact d.dense_set d.errors d.export_command d.exporting d.exporting_dense d.predictors d.progress x.dense "
+    "x.edge x.targets",
     "d.doctor": "d.environment",
     "d.cli_errors": "d.errors",
     "d.cli_output": "d.data d.errors d.progress",
@@ -172,7 +175,8 @@ TABLE: dict[str, str] = {
     "d.cli_data": "d.cli_errors d.cli_output d.cli_scenes d.cli_testsets d.data d.errors x.edge",
     "d.cli_evaluate": "d.cli_runtime d.data.corruptions d.errors d.evaluate_command d.evaluate_dense_command d.predictors d.report "
     "d.runtime d.settings",
-    "d.cli_export": "d.cli_errors d.errors d.export_command d.exporting d.progress d.settings d.token_merging x.targets",
+    "d.cli_export": "d.cli_errors d.errors d.export_command d.export_dense_command d.exporting d.predictors d.progress d.settings "
+    "d.token_merging x.targets",
     "d.cli_profile": "d.errors d.profiling d.profiling.layers d.progress d.settings x.edge",
     "d.cli_scenes": "d.cli_errors d.cli_output d.data d.errors",
     "d.cli_devices": "d.cli_errors d.cli_output d.devices d.errors",

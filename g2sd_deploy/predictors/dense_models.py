@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from g2sd_export.bundle import Bundle, Variant
     from g2sd_export.edge.dense.task import DenseTask
 
+    DenseFile = SegmenterFile | DetectorFile
+
 FILES = {"segmenter": "segmenter.safetensors", "detector": "detector.safetensors"}
 """Weight file of a finished stage, by what it holds."""
 
@@ -87,7 +89,7 @@ def open_dense(name: str, place: Path, device: "torch.device") -> list[DensePred
     return _of_bundle(name, place) if place.is_dir() else [_of_weights(name, place, device)]
 
 
-def read_dense(path: Path) -> "SegmenterFile | DetectorFile":
+def read_dense(path: Path) -> "DenseFile":
     """Read a weight file, as `dense_place` found it.
 
     Raises:

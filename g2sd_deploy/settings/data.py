@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from g2sd_deploy.settings.base import Positive, Settings
+from g2sd_deploy.settings.scenes import SceneSettings
 
 
 class DataSettings(Settings):
@@ -53,6 +54,8 @@ class DataSettings(Settings):
     classes: str | None = None
     """File with the name of each class of the masks, one a line, for source huggingface with a task; classes.txt beside the images says it
     for source masks."""
+    scenes: SceneSettings | None = None
+    """Contents of the scenes, for source scenes; one to five garments of a third to two thirds of the side when left out."""
     cache_gib: Positive | None = None
     """Disk space that remote shards may take in the cache folder, in GiB; beyond it those unused for the longest time are deleted. No limit
     by default. Needs a root that is an address."""

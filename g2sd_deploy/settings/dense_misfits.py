@@ -39,6 +39,7 @@ def _without_task(recipe: "Recipe") -> list[str]:
     dense = next((part for part in ("segmenter", "detector") if getattr(teacher, part, None) is not None), None)
     checks = [
         (source in ("scenes", "masks", "coco"), f"data.source {source} is for a task; add task: {{kind: segmentation}} or detection"),
+        (recipe.data.scenes is not None, "data.scenes is for data.source scenes, which is for a task; remove it"),
         (recipe.data.ignore_zero, "data.ignore_zero is for the masks of a task; remove it, or add task: {kind: segmentation}"),
         (recipe.data.classes is not None, "data.classes is for the masks of a task; remove it, or add task: {kind: segmentation}"),
         (method == "cwd", "specific.method cwd is for a task; add task: {kind: segmentation}"),
@@ -70,6 +71,8 @@ def _sources(recipe: "Recipe", task: SegmentationSettings | DetectionSettings) -
         )
     if data.source == "scenes" and (data.max_train_images is None or data.max_test_images is None):
         problems.append("data.source scenes makes any number of images: say how many with data.max_train_images and data.max_test_images")
+    if data.scenes is not None and data.source != "scenes":
+        problems.append(f"data.scenes is for data.source scenes, not for {data.source}; remove it")
     if data.ignore_zero and data.source not in ("masks", "huggingface"):
         problems.append(f"data.ignore_zero is for masks, not for data.source {data.source}; remove it")
     if data.classes is not None and data.source != "huggingface":

@@ -13,15 +13,15 @@ class TeacherSettings(Settings):
     """A finished teacher; each part is a name of the zoo (`g2sd teacher list`), a weight file, or the folder of a finished stage."""
 
     masked: str | None = None
-    """Masked model with its decoder, for generic distillation; `bundled:fashion-mnist` is the one inside the package."""
+    """Masked model with its decoder, for generic distillation; `bundled:fashion-mnist` and `bundled:scenes` are inside the package."""
     encoder: str | None = None
     """Encoder alone, for methods that need no decoder; the masked model's by default."""
     classifier: str | None = None
     """The teacher fine-tuned on the task, for specific distillation; `bundled:fashion-mnist` is the one inside the package."""
     segmenter: str | None = None
-    """The teacher trained for segmentation on these classes: a weight file, or the folder of a finished stage."""
+    """The teacher trained for segmentation on these classes: a weight file, the folder of a finished stage, or `bundled:scenes`."""
     detector: str | None = None
-    """The teacher trained for detection on these classes: a weight file, or the folder of a finished stage."""
+    """The teacher trained for detection on these classes: a weight file, the folder of a finished stage, or `bundled:scenes`."""
     resize_positions: bool = False
     """Fit the positions of a teacher that was made for another image size to data.image_px."""
 

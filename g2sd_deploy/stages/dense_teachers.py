@@ -12,6 +12,7 @@ from g2sd_deploy.models.dense.segmenter_file import load_segmenter
 from g2sd_deploy.settings import TeacherSettings
 from g2sd_deploy.stages.context import Context, Dataset
 from g2sd_deploy.stages.dense_context import DETECTOR_FILE, SEGMENTER_FILE, task_file
+from g2sd_deploy.zoo.bundled import bundled_file, is_bundled
 
 
 def named_teacher(settings: TeacherSettings) -> tuple[str, str] | None:
@@ -26,7 +27,7 @@ def dense_fingerprint(settings: TeacherSettings) -> dict[str, str]:
     if named is None:
         return {}
     name, reference = named
-    path = expand(reference)
+    path = bundled_file(reference, name) if is_bundled(reference) else expand(reference)
     if path.is_dir():
         artifact = read_artifact(path)
         return {name: "missing" if artifact is None else artifact.digest}
@@ -46,7 +47,7 @@ def take_in_dense(context: Context, settings: TeacherSettings, dataset: Dataset)
     if named is None:
         return {}
     name, reference = named
-    path = _file_of(name, expand(reference))
+    path = bundled_file(reference, name) if is_bundled(reference) else _file_of(name, expand(reference))
     file = load_segmenter(path) if name == "segmenter" else load_detector(path)
     if file.class_names != dataset.class_names:
         raise UserError(

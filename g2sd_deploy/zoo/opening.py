@@ -15,6 +15,7 @@ from g2sd_deploy.models.checkpoint import load_classifier, load_encoder, load_ge
 from g2sd_deploy.models.foreign import Converted, ForeignError, Kind, convert
 from g2sd_deploy.models.vit import Classifier, Encoder
 from g2sd_deploy.models.weight_file import FileKind, held_kind
+from g2sd_deploy.zoo.bundled import bundled_file, is_bundled
 from g2sd_deploy.zoo.catalog import Teacher, find_teacher, full_file_of, nearest_name, teachers
 from g2sd_deploy.zoo.download import Tick
 from g2sd_deploy.zoo.places import places
@@ -23,8 +24,6 @@ from g2sd_deploy.zoo.roles import KINDS_FOR, Role, cannot_play, check_role
 from g2sd_deploy.zoo.weights import load_weights
 from g2sd_export.edge.preprocess import Preprocessing
 
-BUNDLED = "bundled:fashion-mnist"
-_ASSETS = Path(__file__).parent.parent / "assets" / "teacher"
 _IMAGENET_CLASSES = 1000
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -85,7 +84,7 @@ def open_teacher(reference: str, role: Role, *, tick: Tick) -> Opened:
     """Open what a recipe names in `teacher.ROLE`; a name of the catalogue is pulled first.
 
     Args:
-        reference: A name of the catalogue, a file, the folder of a finished stage, or `bundled:fashion-mnist`.
+        reference: A name of the catalogue, a file, the folder of a finished stage, or a teacher inside the package (`bundled:...`).
         role: What it is wanted as.
         tick: Told how far a download is.
 
@@ -115,7 +114,7 @@ def fingerprint_of(reference: str, role: Role) -> str:
     if path.is_dir():
         artifact = read_artifact(path)
         return "missing" if artifact is None else artifact.digest
-    path = _bundled(role) if reference == BUNDLED else path
+    path = bundled_file(reference, role) if is_bundled(reference) else path
     return _sha256_of(path, path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else "missing"
 
 
@@ -125,8 +124,8 @@ def path_of(reference: str, role: Role) -> Path:
     Raises:
         UserError: There is no such file, or the folder's stage made nothing that can play the role.
     """
-    if reference == BUNDLED:
-        return _bundled(role)
+    if is_bundled(reference):
+        return bundled_file(reference, role)
     path = expand(reference)
     if path.is_dir():
         return _file_of_stage(path, role)
@@ -263,10 +262,6 @@ def _class_names(path: Path, found: Converted, hints: Hints) -> tuple[str, ...]:
     if len(names) != count:
         raise UserError(f"{path}: tells {count} classes apart, but {len(names)} names were given")
     return names
-
-
-def _bundled(role: Role) -> Path:
-    return _ASSETS / f"fashion_mnist_{'classifier' if role == 'classifier' else 'masked'}.safetensors"
 
 
 def _file_of_stage(folder: Path, role: Role) -> Path:

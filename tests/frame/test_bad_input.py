@@ -15,9 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from g2sd_deploy.recipe import find_recipe
-from g2sd_deploy.zoo.opening import BUNDLED, path_of
+from g2sd_deploy.zoo.bundled import FASHION_MNIST
+from g2sd_deploy.zoo.opening import path_of
 
-MASKED, CLASSIFIER = path_of(BUNDLED, "masked"), path_of(BUNDLED, "classifier")
+MASKED, CLASSIFIER = path_of(FASHION_MNIST, "masked"), path_of(FASHION_MNIST, "classifier")
 
 G2sd = Callable[..., Any]
 

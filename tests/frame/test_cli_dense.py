@@ -263,6 +263,62 @@ def test_weights_of_a_task_are_timed_on_torch_and_on_nothing_else(g2sd: G2sd, de
     assert rows["onnxruntime"]["verdict"] == "not_run" and "name its bundle" in rows["onnxruntime"]["reasons"][0]
 
 
-def test_export_says_where_a_segmenter_is_exported(g2sd: G2sd, segmenter: tuple[Path, SegmenterFile], scenes: Path, tmp_path: Path) -> None:
-    answer = g2sd("export", segmenter[0], "--on", scenes / "masks", "--out", tmp_path / "bundle")
-    assert answer.code == 2 and "run `g2sd run RECIPE --until export`" in answer.err and not (tmp_path / "bundle").exists()
+def test_a_segmenter_is_exported_proven_and_answers_from_its_bundle(
+    g2sd: G2sd, segmenter: tuple[Path, SegmenterFile], scenes: Path, tmp_path: Path
+) -> None:
+    only = ("--only", "fp32-onnxruntime", "--timing-seconds", 0.01, "--licence", "MIT")
+    answer = g2sd("export", segmenter[0], "--on", scenes / "masks", "--out", tmp_path / "bundle", *only, "--output", "logits")
+    assert answer.code == 0, answer.err
+    assert f"cpu-x86: {NUM_TEST} images, float mIoU" in answer.out and "pixels changed" in answer.out
+    manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    assert manifest["task"]["kind"] == "segmentation" and manifest["licences"]["model"] == "MIT"
+    again = g2sd("evaluate", segmenter[0], tmp_path / "bundle", "--on", scenes / "masks", "--device", "cpu", "--json")
+    first, second = (told["sets"][str(scenes / "masks")]["miou"] for told in json.loads(again.out)["models"].values())
+    assert first == pytest.approx(second, abs=0.01)
+
+
+def test_a_detector_is_exported_and_proven_by_its_objects(
+    g2sd: G2sd, detector: tuple[Path, DetectorFile], scenes: Path, tmp_path: Path
+) -> None:
+    only = ("--only", "fp32-onnxruntime", "--timing-seconds", 0.01, "--max-images", 2)
+    answer = g2sd("export", detector[0], "--on", scenes / "coco", "--out", tmp_path / "bundle", *only, "--json")
+    assert answer.code == 0, answer.err
+    made = json.loads(answer.out)
+    assert (made["task"], made["verdict"], made["parity"]["num_images"]) == ("detection", "passed", 2)
+    assert g2sd("bundle", "verify", tmp_path / "bundle").code == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "told"),
+    [
+        ("segmenter", ("--calibrate-on", "x"), "--calibrate-on: for classifiers only, and {} is a segmenter or detector; leave it out"),
+        ("segmenter", ("--token-merging", 2), "--token-merging: for classifiers only"),
+        ("segmenter", ("--not-corrupted",), "--not-corrupted: for classifiers only"),
+        ("detector", ("--output", "classes"), "--output classes: is for segmenters, and {} is a detector; leave it out"),
+        ("detector", (), "is for detection; give a folder with SPLIT and annotations/instances_SPLIT.json"),
+        ("segmenter", ("--split", "val"), "val"),
+    ],
+)
+def test_export_refuses_what_does_not_go_together(
+    g2sd: G2sd,
+    segmenter: tuple[Path, SegmenterFile],
+    detector: tuple[Path, DetectorFile],
+    scenes: Path,
+    tmp_path: Path,
+    model: str,
+    options: tuple[Any, ...],
+    told: str,
+) -> None:
+    path = {"segmenter": segmenter[0], "detector": detector[0]}[model]
+    answer = g2sd("export", path, "--on", scenes / "masks", "--out", tmp_path / "bundle", *options)
+    assert told.format(path) in error_of(answer) and not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_is_not_exported_again(g2sd: G2sd, bundle: Path, scenes: Path, tmp_path: Path) -> None:
+    answer = g2sd("export", bundle, "--on", scenes / "masks", "--out", tmp_path / "bundle")
+    assert "is a bundle, which has been exported already; give the weights" in error_of(answer)
+
+
+def test_options_of_segmenters_are_not_for_classifiers(g2sd: G2sd, tmp_path: Path) -> None:
+    answer = g2sd("export", "vit_tiny_patch16_224", "--on", "bundled:fashion-mnist", "--out", tmp_path / "bundle", "--output", "logits")
+    assert "--output: is for segmenters, and vit_tiny_patch16_224 is none" in error_of(answer)

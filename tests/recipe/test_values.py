@@ -47,6 +47,7 @@ DATA: Values = {
     "max_test_images": None,
     "max_bad_images": 0,
     "shuffle_shards": None,
+    "scenes": None,
     "cache_gib": None,
     "ignore_zero": False,
     "classes": None,
@@ -155,6 +156,8 @@ OTHERS = {
     "quickstart_quantised",
     "quickstart_segmentation",
     "quickstart_teacher",
+    "quickstart_teacher_detection",
+    "quickstart_teacher_segmentation",
     "cifar10",
     "imagenette",
 }

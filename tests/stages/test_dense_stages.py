@@ -246,6 +246,20 @@ def test_a_teacher_that_cannot_teach_is_refused(
         run_recipe(recipe, tmp_path / "run", until="teacher")
 
 
+def test_a_bundled_teacher_without_the_part_is_refused(tmp_path: Path) -> None:
+    lent = {"masked": "bundled:fashion-mnist", "segmenter": "bundled:fashion-mnist"}
+    with pytest.raises(UserError, match="the package has masked, classifier of it and no segmenter; bundled:scenes has one"):
+        run_recipe(recipe_of("segmentation", pretrain=None, finetune=None, teacher=lent), tmp_path / "run", until="teacher")
+
+
+def test_a_recipe_says_what_its_scenes_hold(tmp_path: Path) -> None:
+    contents = {"max_garments": 2, "smallest": 0.5, "largest": 0.6, "max_turn_deg": 5.0, "min_visible": 0.5, "seed": 3}
+    run_recipe(recipe_of("detection", data={"scenes": contents}), tmp_path / "run", until="data")
+    assert stage_of(tmp_path / "run", "data").metrics["train_where"]["spec"] == contents | {"image_px": 32}
+    with pytest.raises(UserError, match=r"data\.scenes: largest is 0\.9; give 0\.2 to 0\.7"):
+        run_recipe(recipe_of("detection", data={"scenes": {"largest": 0.9}}), tmp_path / "wrong", until="data")
+
+
 def test_a_bad_test_image_ends_the_data_stage(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for split, num in (("train", 8), ("test", 2)):
@@ -277,6 +291,7 @@ def test_a_bad_test_image_ends_the_data_stage(tmp_path: Path) -> None:
         ("detection", {"data": {"source": "masks"}}, "data.source is masks, which knows no boxes and masks of objects"),
         ("segmentation", {"data": {"max_test_images": None}}, "data.source scenes makes any number of images: say how many"),
         ("segmentation", {"data": {"ignore_zero": True}}, "data.ignore_zero is for masks, not for data.source scenes; remove it"),
+        ("segmentation", {"data": {"source": "masks", "scenes": {}}}, "data.scenes is for data.source scenes, not for masks; remove it"),
         ("segmentation", {"data": {"classes": "x"}}, "data.classes is for source huggingface, not for scenes"),
         (
             "segmentation",
@@ -315,6 +330,7 @@ def test_settings_that_do_not_go_together_are_refused(kind: str, sections: dict[
     [
         ("data", {"source": "masks"}, "data.source masks is for a task; add task"),
         ("data", {"source": "folder", "ignore_zero": True}, "data.ignore_zero is for the masks of a task"),
+        ("data", {"source": "folder", "scenes": {}}, "data.scenes is for data.source scenes, which is for a task; remove it"),
         ("data", {"source": "folder", "classes": "x"}, "data.classes is for the masks of a task"),
         ("specific", TRAIN | {"method": "cwd"}, "specific.method cwd is for a task"),
     ],

@@ -31,14 +31,15 @@ from g2sd_deploy.settings import Recipe, TeacherSettings
 from g2sd_deploy.stages import teacher
 from g2sd_deploy.stages.context import Context, Dataset
 from g2sd_deploy.stages.teacher import fingerprint, references
-from g2sd_deploy.zoo.opening import BUNDLED, imagenet_classes, imagenet_preprocessing, path_of
+from g2sd_deploy.zoo.bundled import FASHION_MNIST
+from g2sd_deploy.zoo.opening import imagenet_classes, imagenet_preprocessing, path_of
 from g2sd_deploy.zoo.roles import Role
 from g2sd_export.edge.preprocess import Preprocessing
 
 SPEC = EncoderSpec(8, 4, 3, 16, 2, 4)
 PREPROCESSING = imagenet_preprocessing(8)
 CLASSES = ("a", "b", "c")
-BOTH = TeacherSettings(masked=BUNDLED, classifier=BUNDLED)
+BOTH = TeacherSettings(masked=FASHION_MNIST, classifier=FASHION_MNIST)
 
 RunStage = Callable[..., tuple[Made, Path]]
 
@@ -75,10 +76,10 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_bundled_teacher_is_taken_in_unchanged(run_stage: RunStage) -> None:
-    taught = load_classifier(path_of(BUNDLED, "classifier"))
+    taught = load_classifier(path_of(FASHION_MNIST, "classifier"))
     made, folder = run_stage(BOTH, taught.class_names, taught.preprocessing)
     assert {path.name: sha256_of(path) for path in folder.iterdir()} == fingerprint(BOTH)
-    assert made.metrics["source"] == BUNDLED
+    assert made.metrics["source"] == FASHION_MNIST
     assert made.metrics["num_parameters"] > made.metrics["classifier_parameters"] > 0
 
 

@@ -39,4 +39,9 @@ def _scenes(settings: DataSettings, kind: Kind) -> DenseSource:
     if settings.root != BUNDLED_FASHION_MNIST:
         raise UserError(f"data.root is {settings.root}; scenes are composed of {BUNDLED_FASHION_MNIST}, so set data.root to it")
     assert settings.max_train_images is not None and settings.max_test_images is not None
-    return SceneSource(SceneSpec(image_px=settings.image_px), settings.max_train_images, settings.max_test_images, task=kind)
+    contents = {} if settings.scenes is None else settings.scenes.model_dump()
+    try:
+        spec = SceneSpec(image_px=settings.image_px, **contents)
+    except UserError as error:
+        raise UserError(f"data.{error}") from None
+    return SceneSource(spec, settings.max_train_images, settings.max_test_images, task=kind)
