@@ -8,7 +8,7 @@ from g2sd_deploy.errors import UserError
 from g2sd_deploy.export_command import Asked, bundle_at, check_out
 
 if TYPE_CHECKING:
-    from g2sd_deploy.predictors.dense_models import DenseFile
+    from g2sd_deploy.models.dense.network_file import DenseFile
     from g2sd_deploy.progress import Progress
     from g2sd_export.dense.onnx_file import PixelOutput
     from g2sd_export.edge.dense.task import DenseTask

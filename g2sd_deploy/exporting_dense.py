@@ -17,7 +17,7 @@ from g2sd_deploy.errors import UserError
 from g2sd_deploy.evaluation.average_precision import PrecisionTally
 from g2sd_deploy.evaluation.segmentation import SegmentationTally
 from g2sd_deploy.exporting import Exported, Tick, plain_outcome
-from g2sd_deploy.models.dense.detector_file import DetectorFile
+from g2sd_deploy.models.dense.network_file import DenseFile
 from g2sd_deploy.models.dense.segmenter_file import SegmenterFile
 from g2sd_deploy.models.dense.segmenter_shipping import as_shipped
 from g2sd_deploy.settings import ExportSettings
@@ -61,7 +61,7 @@ class DenseJob:
     """
 
     name: str
-    file: SegmenterFile | DetectorFile
+    file: DenseFile
     weights_sha256: str
     samples: DenseSamples
     target: Target

@@ -68,6 +68,7 @@ TABLE: dict[str, str] = {
     "d.models.weight_file": "d.errors d.models",
     "d.models.dense.segmenter_file": "d.errors d.models d.models.weight_file x.edge",
     "d.models.dense.detector_file": "d.models d.models.weight_file x.edge",
+    "d.models.dense.network_file": "d.models d.models.dense.detector_file d.models.dense.segmenter_file x.edge",
     "d.models.checkpoint": "d.errors d.models d.models.weight_file x.edge",
     "d.models.deploy": "d.models",
     "d.evaluation.outcomes": "",
@@ -83,19 +84,19 @@ TABLE: dict[str, str] = {
     "d.data": "d.artifact d.data.corruptions d.data.dense.targets d.data.rand_augment_policy d.errors d.locks d.randomness d.settings "
     "d.zoo x.edge",
     "d.training": "d.artifact d.data d.errors d.randomness d.ranks d.runtime d.settings d.signals d.stage_lines",
-    "d.predictors": "d.artifact d.data d.errors d.evaluation d.models d.models.checkpoint d.models.dense.detector_file "
-    "d.models.dense.segmenter_file d.models.weight_file d.zoo.weights x.bundle x.edge x.onnx_file",
+    "d.predictors": "d.artifact d.data d.errors d.evaluation d.models d.models.checkpoint d.models.dense.network_file "
+    "d.models.weight_file d.zoo.weights x.bundle x.edge x.onnx_file",
     "d.reasons": "",
     "d.report": "d.errors d.reasons",
     # teachers: the catalogue and its downloads, and what reads weights
-    "d.zoo": "d d.artifact d.errors d.locks d.models.checkpoint d.models.dense.detector_file d.models.dense.segmenter_file x.edge",
+    "d.zoo": "d d.artifact d.errors d.locks d.models.checkpoint d.models.dense.network_file x.edge",
     "d.zoo.weights": "d.errors d.models d.zoo",
     "d.zoo.opening": "d.artifact d.data d.errors d.models d.models.checkpoint d.models.weight_file d.zoo d.zoo.weights x.edge",
     "d.zoo.taking_in": "d.errors d.models d.models.checkpoint d.models.weight_file d.zoo d.zoo.opening x.edge",
     # export: what the stage and the command share
     "d.exporting": "d d.data d.environment d.evaluation d.evaluation.calibration d.evaluation.outcomes d.models.deploy "
     "d.settings d.token_merging x.bundle x.device_tolerance x.edge x.int8 x.onnx_file x.shipping x.targets",
-    "d.exporting_dense": "d d.data d.environment d.errors d.evaluation d.exporting d.models d.models.dense.detector_file "
+    "d.exporting_dense": "d d.data d.environment d.errors d.evaluation d.exporting d.models d.models.dense.network_file "
     "d.models.dense.segmenter_file d.settings x.bundle x.dense x.edge x.shipping x.targets",
     "d.standing": "d.data d.evaluation d.evaluation.metrics d.evaluation.outcomes d.exporting d.settings x.shipping",
     "d.token_merging": "d.errors d.models x.answers x.edge x.proof x.targets",
@@ -115,18 +116,19 @@ TABLE: dict[str, str] = {
     "d.stages.data": "d.stages.context d.stages.dense_data d.artifact d.data d.errors d.settings x.edge",
     "d.stages.teacher": "d.stages.context d.stages.dense_teachers d.artifact d.errors d.models d.models.checkpoint d.settings d.zoo "
     "d.zoo.opening x.edge",
-    "d.stages.dense_context": "d.stages.context d.artifact d.data d.settings x.edge",
+    "d.stages.dense_context": "d.stages.context d.artifact d.data d.models.dense.network_file d.settings x.edge",
     "d.stages.dense_data": "d.stages.context d.stages.dense_context d.stages.dense_pictures d.artifact d.data d.errors",
-    "d.stages.dense_evaluation": "d.stages.context d.stages.dense_context d.stages.dense_models d.stages.dense_pictures d.artifact d.data "
-    "d.evaluation d.models x.edge",
-    "d.stages.dense_models": "d.models d.models.dense.detector_file d.models.dense.segmenter_file d.settings x.edge",
+    "d.stages.dense_evaluation": "d.stages.context d.stages.dense_context d.stages.dense_pictures d.artifact d.data d.evaluation "
+    "d.models d.models.dense.network_file x.edge",
+    "d.stages.dense_models": "d.models d.models.dense.network_file d.settings",
     "d.stages.dense_pictures": "d.data d.evaluation x.edge",
-    "d.stages.dense_teachers": "d.stages.context d.stages.dense_context d.artifact d.data d.errors d.models.dense.detector_file "
-    "d.models.dense.segmenter_file d.settings d.zoo",
+    "d.stages.dense_teachers": "d.stages.context d.stages.dense_context d.artifact d.data d.errors d.models.dense.network_file "
+    "d.settings d.zoo",
     "d.stages.dense_training": "d.stages.context d.stages.dense_context d.stages.dense_models d.stages.fitting d.stages.student_start "
-    "d.artifact d.data d.data.dense.targets d.methods d.models d.models.checkpoint d.randomness d.settings d.training",
-    "d.stages.dense_export": "d.stages.context d.stages.dense_context d.stages.dense_models d.artifact d.exporting d.exporting_dense "
-    "d.settings x.targets",
+    "d.artifact d.data d.data.dense.targets d.methods d.models d.models.checkpoint d.models.dense.network_file d.randomness "
+    "d.settings d.training",
+    "d.stages.dense_export": "d.stages.context d.stages.dense_context d.artifact d.exporting d.exporting_dense "
+    "d.models.dense.network_file d.settings x.targets",
     "d.stages.student_start": "d.stages.context d.artifact d.data d.errors d.models d.models.checkpoint d.settings d.zoo.opening",
     "d.stages.pretrain": "d.stages.context d.stages.fitting d.stages.lessons d.artifact d.models.checkpoint d.training",
     "d.stages.finetune": "d.stages.context d.stages.dense_training d.stages.fitting d.artifact d.methods d.models d.models.checkpoint",
@@ -165,8 +167,8 @@ TABLE: dict[str, str] = {
     "d.dense_set": "d.data d.errors x.edge",
     "d.evaluate_dense_command": "d.data d.dense_set d.errors d.evaluate_command d.evaluation d.predictors d.progress d.report d.runtime",
     "d.export_command": "d.data d.errors d.evaluation d.exporting d.predictors d.progress d.settings d.standing x.edge x.targets",
-    "d.export_dense_command": "d.artifact d.dense_set d.errors d.export_command d.exporting d.exporting_dense d.predictors d.progress x.dense "
-    "x.edge x.targets",
+    "d.export_dense_command": "d.artifact d.dense_set d.errors d.export_command d.exporting d.exporting_dense "
+    "d.models.dense.network_file d.predictors d.progress x.dense x.edge x.targets",
     "d.doctor": "d.environment",
     "d.cli_errors": "d.errors",
     "d.cli_output": "d.data d.errors d.progress",

@@ -12,15 +12,11 @@ if TYPE_CHECKING:
     import torch
 
     from g2sd_deploy.evaluation.dense_scoring import Infer
-    from g2sd_deploy.models.dense.detector_file import DetectorFile
-    from g2sd_deploy.models.dense.segmenter_file import SegmenterFile
+    from g2sd_deploy.models.dense.network_file import DenseFile
     from g2sd_export.bundle import Bundle, Variant
     from g2sd_export.edge.dense.task import DenseTask
 
-    DenseFile = SegmenterFile | DetectorFile
-
-FILES = {"segmenter": "segmenter.safetensors", "detector": "detector.safetensors"}
-"""Weight file of a finished stage, by what it holds."""
+_NETWORKS = ("segmenter", "detector")
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ def dense_place(model: str) -> Path | None:
         return None
     from g2sd_deploy.models.weight_file import held_kind
 
-    return path if held_kind(path) in FILES else None
+    return path if held_kind(path) in _NETWORKS else None
 
 
 def _in_folder(path: Path) -> Path | None:
@@ -72,7 +68,7 @@ def _in_folder(path: Path) -> Path | None:
 
     if (folder := bundle_folder(path)) is not None:
         return folder if "task" in read_manifest(folder)[0] else None
-    return next((path / file for file in FILES.values() if (path / file).is_file()), None)
+    return next((path / file for name in _NETWORKS if (path / (file := f"{name}.safetensors")).is_file()), None)
 
 
 def open_dense(name: str, place: Path, device: "torch.device") -> list[DensePredictor]:
@@ -95,11 +91,10 @@ def read_dense(path: Path) -> "DenseFile":
     Raises:
         UserError: It is damaged, or does not fit this version.
     """
-    from g2sd_deploy.models.dense.detector_file import load_detector
-    from g2sd_deploy.models.dense.segmenter_file import load_segmenter
+    from g2sd_deploy.models.dense.network_file import load_network
     from g2sd_deploy.models.weight_file import held_kind
 
-    return load_segmenter(path) if held_kind(path) == "segmenter" else load_detector(path)
+    return load_network(path, held_kind(path) or "segmenter")
 
 
 def _of_weights(name: str, path: Path, device: "torch.device") -> DensePredictor:

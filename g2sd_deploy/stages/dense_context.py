@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from g2sd_deploy.artifact import Artifact
 from g2sd_deploy.data.dense.annotations import DenseSamples
 from g2sd_deploy.data.dense.opening import open_dense
+from g2sd_deploy.models.dense.network_file import FILES, NETWORK_OF
 from g2sd_deploy.settings import DetectionSettings, Recipe, SegmentationSettings
 from g2sd_deploy.stages.context import DATASET_FILE, TRAIN_LISTING
 from g2sd_export.edge.dense.task import DenseTask
 
 TEST_LISTING = "test_listing"
-SEGMENTER_FILE = "segmenter.safetensors"
-DETECTOR_FILE = "detector.safetensors"
 
 
 @dataclass(frozen=True)
@@ -47,4 +46,5 @@ def dense_task(recipe: Recipe) -> DenseTask:
 
 def task_file(recipe: Recipe) -> str:
     """The file that holds a network of the recipe's task."""
-    return DETECTOR_FILE if isinstance(recipe.task, DetectionSettings) else SEGMENTER_FILE
+    assert recipe.task is not None
+    return FILES[NETWORK_OF[recipe.task.kind]]

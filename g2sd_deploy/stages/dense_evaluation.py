@@ -10,10 +10,10 @@ from g2sd_deploy.artifact import Made
 from g2sd_deploy.data.images import evenly_spread
 from g2sd_deploy.evaluation.dense_networks import detector_infer, segmenter_infer
 from g2sd_deploy.evaluation.dense_scoring import Infer, Scoring, score_detector, score_segmenter
+from g2sd_deploy.models.dense.network_file import NETWORK_OF, DenseNetwork, load_network
 from g2sd_deploy.models.dense.segmenter import Segmenter
 from g2sd_deploy.stages.context import Context
 from g2sd_deploy.stages.dense_context import DenseDataset, dense_task, open_dense_dataset, task_file
-from g2sd_deploy.stages.dense_models import DenseNetwork, load_network
 from g2sd_deploy.stages.dense_pictures import drawn_answer, drawn_truth, plain
 from g2sd_export.edge.dense.task import DenseTask
 
@@ -30,7 +30,7 @@ def score_task(context: Context) -> Made:
     names = [name for name in _MODELS if name in context.inputs]
     models, infers = dict[str, Any](), dict[str, Infer]()
     for done, name in enumerate(names):
-        network = load_network(context.inputs[name].file(task_file(context.recipe)), kind).model
+        network = load_network(context.inputs[name].file(task_file(context.recipe)), NETWORK_OF[kind]).model
         infers[name] = _infer_of(network, context, task)
 
         def tick(images: int, total: int, done: int = done, name: str = name) -> None:

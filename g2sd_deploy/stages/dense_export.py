@@ -6,10 +6,10 @@ from pathlib import Path
 from g2sd_deploy.artifact import Made, sha256_of
 from g2sd_deploy.exporting import failure_of, figures, timings
 from g2sd_deploy.exporting_dense import DenseJob, export_dense
+from g2sd_deploy.models.dense.network_file import NETWORK_OF, load_network
 from g2sd_deploy.settings import SegmentationSettings
 from g2sd_deploy.stages.context import BUNDLE, Context
 from g2sd_deploy.stages.dense_context import open_dense_dataset, task_file
-from g2sd_deploy.stages.dense_models import load_network
 from g2sd_export.targets import load_target
 
 
@@ -21,7 +21,7 @@ def export_task(context: Context) -> Made:
     path = student.file(task_file(context.recipe))
     job = DenseJob(
         name=context.recipe.name,
-        file=load_network(path, task.kind),
+        file=load_network(path, NETWORK_OF[task.kind]),
         weights_sha256=sha256_of(path),
         samples=open_dense_dataset(context.inputs["data"]).test,
         target=load_target(settings.target).narrowed(settings.only, settings.max_quantisers),

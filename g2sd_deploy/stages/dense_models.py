@@ -1,20 +1,11 @@
 """The networks that a recipe's task asks for."""
 
-from pathlib import Path
-
-import torch
-
 from g2sd_deploy.models.dense.detector import Detector, start_detector_from
-from g2sd_deploy.models.dense.detector_file import DetectorFile, load_detector, save_detector
 from g2sd_deploy.models.dense.detector_spec import DetectorSpec
+from g2sd_deploy.models.dense.network_file import DenseNetwork
 from g2sd_deploy.models.dense.segmenter import Segmenter, SegmenterSpec, default_taps, start_segmenter_from
-from g2sd_deploy.models.dense.segmenter_file import SegmenterFile, load_segmenter, save_segmenter
 from g2sd_deploy.models.vit import Encoder, EncoderSpec
 from g2sd_deploy.settings import DetectionSettings, SegmentationSettings
-from g2sd_export.edge.dense.task import DenseTask
-
-DenseNetwork = Segmenter | Detector
-DenseFile = SegmenterFile | DetectorFile
 
 
 def make_network(task: SegmentationSettings | DetectionSettings, encoder: EncoderSpec, num_classes: int) -> DenseNetwork:
@@ -64,22 +55,3 @@ def start_from_encoder(network: DenseNetwork, encoder: Encoder) -> None:
         start_segmenter_from(network, encoder)
     else:
         start_detector_from(network, encoder)
-
-
-def load_network(path: Path, kind: str) -> DenseFile:
-    """Read a network of a task, float32, in evaluation mode.
-
-    Raises:
-        UserError: It is missing, damaged or of another kind.
-    """
-    return load_segmenter(path) if kind == "segmentation" else load_detector(path)
-
-
-def save_network(
-    path: Path, network: DenseNetwork, task: DenseTask, class_names: tuple[str, ...], dtype: torch.dtype = torch.float32
-) -> None:
-    """Write a network with all that is needed to use it on an image."""
-    if isinstance(network, Segmenter):
-        save_segmenter(path, SegmenterFile(network, task, class_names), dtype)
-    else:
-        save_detector(path, DetectorFile(network, task, class_names), dtype)

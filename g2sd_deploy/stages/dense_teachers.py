@@ -7,11 +7,10 @@ from typing import Any
 from g2sd_deploy.artifact import read_artifact, sha256_of
 from g2sd_deploy.data.sources import expand
 from g2sd_deploy.errors import UserError
-from g2sd_deploy.models.dense.detector_file import load_detector
-from g2sd_deploy.models.dense.segmenter_file import load_segmenter
+from g2sd_deploy.models.dense.network_file import FILES, load_network
 from g2sd_deploy.settings import TeacherSettings
 from g2sd_deploy.stages.context import Context, Dataset
-from g2sd_deploy.stages.dense_context import DETECTOR_FILE, SEGMENTER_FILE, task_file
+from g2sd_deploy.stages.dense_context import task_file
 from g2sd_deploy.zoo.bundled import bundled_file, is_bundled
 
 
@@ -48,7 +47,7 @@ def take_in_dense(context: Context, settings: TeacherSettings, dataset: Dataset)
         return {}
     name, reference = named
     path = bundled_file(reference, name) if is_bundled(reference) else _file_of(name, expand(reference))
-    file = load_segmenter(path) if name == "segmenter" else load_detector(path)
+    file = load_network(path, name)
     if file.class_names != dataset.class_names:
         raise UserError(
             f"teacher.{name} knows {len(file.class_names)} classes ({', '.join(file.class_names[:3])}, ...), the data has "
@@ -76,7 +75,7 @@ def take_in_dense(context: Context, settings: TeacherSettings, dataset: Dataset)
 
 
 def _file_of(name: str, path: Path) -> Path:
-    wanted = SEGMENTER_FILE if name == "segmenter" else DETECTOR_FILE
+    wanted = FILES[name]
     if not path.is_dir():
         if not path.is_file():
             raise UserError(f"teacher.{name} is {path}: there is no such file or stage folder; give one such as runs/NAME/finetune")

@@ -13,13 +13,14 @@ from g2sd_deploy.methods.detection import DetectionLearner, DetectionViews, ramp
 from g2sd_deploy.methods.segmentation import SegmentationLearner, SegmentationViews
 from g2sd_deploy.models.checkpoint import load_encoder
 from g2sd_deploy.models.dense.detector import Detector
+from g2sd_deploy.models.dense.network_file import NETWORK_OF, DenseNetwork, load_network, save_network
 from g2sd_deploy.models.dense.segmenter import Segmenter
 from g2sd_deploy.models.vit import Encoder, EncoderSpec
 from g2sd_deploy.randomness import uniform
 from g2sd_deploy.settings import CwdSettings, FrsSettings, LabelledTrainSettings
 from g2sd_deploy.stages.context import Context, Dataset, encoder_file, encoder_spec, frozen, open_dataset, seed_weights
 from g2sd_deploy.stages.dense_context import dense_task, open_dense_dataset, task_file
-from g2sd_deploy.stages.dense_models import DenseNetwork, load_network, make_network, save_network, start_from_encoder
+from g2sd_deploy.stages.dense_models import make_network, start_from_encoder
 from g2sd_deploy.stages.fitting import fit, make_feed, survival, training_result
 from g2sd_deploy.stages.student_start import student_start
 from g2sd_deploy.training.feed import Batch, Feed
@@ -161,7 +162,7 @@ def _teacher(context: Context, settings: CwdSettings | FrsSettings) -> DenseNetw
     task = context.recipe.task
     assert task is not None
     path = context.inputs["classifier"].file(task_file(context.recipe))
-    return frozen(context, load_network(path, task.kind).model, settings.precision)
+    return frozen(context, load_network(path, NETWORK_OF[task.kind]).model, settings.precision)
 
 
 def _survival(context: Context, batch: Batch, network: DenseNetwork, settings: LabelledTrainSettings) -> Tensor | None:

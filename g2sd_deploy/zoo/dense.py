@@ -6,10 +6,9 @@ from typing import Any
 from g2sd_deploy.artifact import sha256_of
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.models.checkpoint import load_encoder
-from g2sd_deploy.models.dense.detector_file import load_detector
-from g2sd_deploy.models.dense.segmenter_file import load_segmenter
+from g2sd_deploy.models.dense.network_file import FILES, load_network
 
-KINDS = ("segmenter", "detector")
+KINDS = tuple(FILES)
 
 
 def findings(path: Path, kind: str) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def findings(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         UserError: It is damaged, or its weights are not those of the model that it describes.
     """
-    file = load_segmenter(path) if kind == "segmenter" else load_detector(path)
+    file = load_network(path, kind)
     spec, task = file.model.spec.encoder, file.task
     uses = f"teacher.{kind} of a recipe with task {task.kind}, for data of its classes, image_px, mean and std"
     return {

@@ -13,13 +13,14 @@ from g2sd_deploy.data.scenes.settings import SceneSpec
 from g2sd_deploy.data.scenes.source import SceneSource
 from g2sd_deploy.data.scenes.writing import write_scenes
 from g2sd_deploy.models.checkpoint import save_encoder
+from g2sd_deploy.models.dense.network_file import save_network
 from g2sd_deploy.models.vit import Encoder, EncoderSpec
 from g2sd_deploy.progress import SilentProgress
 from g2sd_deploy.recipe import find_recipe, load_recipe
 from g2sd_deploy.runtime import Runtime
 from g2sd_deploy.settings import Recipe
 from g2sd_deploy.stages.dense_context import dense_task, task_file
-from g2sd_deploy.stages.dense_models import make_network, save_network
+from g2sd_deploy.stages.dense_models import make_network
 
 STEPS = 3
 NUM_CLASSES = {"ade20k": 150, "coco": 80}

@@ -13,13 +13,14 @@ import torch
 from ruamel.yaml import YAML
 from torch.utils.flop_counter import FlopCounterMode
 
+from g2sd_deploy.models.dense.network_file import DenseNetwork
 from g2sd_deploy.models.dense.segmenter import Segmenter
 from g2sd_deploy.models.vit import EncoderSpec
 from g2sd_deploy.planning import stages_of
 from g2sd_deploy.recipe import find_recipe, load_recipe
 from g2sd_deploy.report import papers
 from g2sd_deploy.settings import DetectionSettings, LabelledTrainSettings, Recipe
-from g2sd_deploy.stages.dense_models import DenseNetwork, global_blocks, make_network
+from g2sd_deploy.stages.dense_models import global_blocks, make_network
 from g2sd_deploy.training.schedule import learning_rate, num_steps_of
 from g2sd_deploy.zoo.catalog import find_teacher
 
