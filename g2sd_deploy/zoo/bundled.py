@@ -4,11 +4,11 @@ from pathlib import Path
 
 from g2sd_deploy.errors import UserError
 
-_ASSETS = Path(__file__).parent.parent / "assets" / "teacher"
 FASHION_MNIST, SCENES = "bundled:fashion-mnist", "bundled:scenes"
+_ASSETS = Path(__file__).parent.parent / "assets"
 _PARTS = {
-    FASHION_MNIST: {"masked": "fashion_mnist_masked", "classifier": "fashion_mnist_classifier"},
-    SCENES: {"masked": "scenes_masked", "segmenter": "scenes_segmenter", "detector": "scenes_detector"},
+    FASHION_MNIST: {"masked": "teacher/fashion_mnist_masked", "classifier": "teacher/fashion_mnist_classifier"},
+    SCENES: {part: f"scenes_teacher/{part}" for part in ("masked", "segmenter", "detector")},
 }
 """Weight files by the setting of `teacher` that they are for."""
 

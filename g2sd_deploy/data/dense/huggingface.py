@@ -5,13 +5,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from g2sd_deploy.data.dense.annotations import Annotated
-from g2sd_deploy.data.dense.label_maps import kind_problem
-from g2sd_deploy.data.dense.mask_folder import with_map
-from g2sd_deploy.data.dense.reading import find_class_names, read_class_names, save_listing
-from g2sd_deploy.data.images import BadImage, picks_of
+from g2sd_deploy.data.dense.masked_images import MaskedImages
+from g2sd_deploy.data.dense.reading import find_class_names, read_class_names
+from g2sd_deploy.data.images import picks_of
 from g2sd_deploy.data.sources.base import expand
 from g2sd_deploy.data.sources.huggingface import HuggingFaceSamples, HuggingFaceSource
 from g2sd_deploy.data.sources.listing import Listing
@@ -61,7 +57,7 @@ class HubMasks:
     def fingerprint(self) -> str:
         return self._hub.fingerprint()
 
-    def samples(self, split: str, limit: int | None) -> "HubMaskSamples":
+    def samples(self, split: str, limit: int | None) -> MaskedImages:
         dataset = self._hub._open(split)
         image, mask = self._columns(dataset.features)
         files = [
@@ -77,7 +73,7 @@ class HubMasks:
         rows = picks_of(len(dataset), limit)
         if not len(rows):
             raise UserError(f"data.root {self._hub.root}: {split} holds no images; set data.train_split and data.test_split")
-        samples = HubMaskSamples(Listing(SOURCE, about, {"source": SOURCE, "files": files}, {"rows": rows}))
+        samples = open_hub_masks(Listing(SOURCE, about, {"source": SOURCE, "files": files}, {"rows": rows}))
         if problem := samples.kind_problem():
             raise UserError(f"data.root {self._hub.root}: the mask of {split}/{rows[0]} {problem}")
         return samples
@@ -110,51 +106,19 @@ def _holds_images(feature: Any) -> bool:
     return kind == "Image" or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
 
 
-class HubMaskSamples:
-    """Rows of memory-mapped Arrow files."""
+def open_hub_masks(listing: Listing) -> MaskedImages:
+    """Rows of memory-mapped Arrow files, as they were when they were listed."""
+    return MaskedImages(listing, _images_of, _masks_of)
 
-    def __init__(self, listing: Listing) -> None:
-        self._listing = listing
-        self._images = self._column("image")
-        self._masks = self._column("mask")
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (HubMaskSamples, (self._listing,))
+def _images_of(listing: Listing) -> HuggingFaceSamples:
+    return _column(listing, "image")
 
-    def __len__(self) -> int:
-        return len(self._images)
 
-    def name(self, index: int) -> str:
-        return self._images.name(index)
+def _masks_of(listing: Listing) -> HuggingFaceSamples:
+    return _column(listing, "mask")
 
-    def content(self, index: int) -> bytes:
-        """The image's file."""
-        return self._images.read(index)
 
-    def remarks(self, index: int) -> list[tuple[str, str]]:
-        """There are none; what is wrong with a mask is told by `read`."""
-        return []
-
-    def read(self, index: int) -> Annotated:
-        return with_map(self.content(index), self._mask(index), self._listing.about)
-
-    def save(self, folder: Path) -> dict[str, Any]:
-        return save_listing(self._listing, folder)
-
-    def kind_problem(self) -> str | None:
-        """Why the first mask's pixels are no numbers of classes; None where they may be."""
-        try:
-            return kind_problem(self._mask(0))
-        except BadImage:
-            return None
-
-    def _mask(self, index: int) -> bytes:
-        try:
-            return self._masks.read(index)
-        except BadImage as bad:
-            raise BadImage(f"its mask: {bad}") from None
-
-    def _column(self, kind: str) -> HuggingFaceSamples:
-        about = {"column": self._listing.about[kind], "split": self._listing.about["split"]}
-        arrays: dict[str, np.ndarray] = {"rows": self._listing.arrays["rows"]}
-        return HuggingFaceSamples(Listing("huggingface", about, self._listing.where, arrays))
+def _column(listing: Listing, kind: str) -> HuggingFaceSamples:
+    about = {"column": listing.about[kind], "split": listing.about["split"]}
+    return HuggingFaceSamples(Listing("huggingface", about, listing.where, {"rows": listing.arrays["rows"]}))

@@ -2,13 +2,12 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from g2sd_deploy.data.dense.annotations import Annotated
-from g2sd_deploy.data.dense.label_maps import kind_problem, semantic_map
-from g2sd_deploy.data.dense.reading import existing_folder, file_arrays, find_class_names, listed_files, rgb_pixels, save_listing
-from g2sd_deploy.data.images import BadImage, picks_of
+from g2sd_deploy.data.dense.masked_images import MaskedImages
+from g2sd_deploy.data.dense.reading import existing_folder, file_arrays, find_class_names, listed_files
+from g2sd_deploy.data.images import picks_of
 from g2sd_deploy.data.sources.base import IMAGE_SUFFIXES, fingerprint_of
+from g2sd_deploy.data.sources.folder import FileSamples
 from g2sd_deploy.data.sources.listing import Listing
 from g2sd_deploy.errors import UserError
 
@@ -51,7 +50,7 @@ class MaskFolder:
         held = [file for folder in (IMAGES, MASKS) for file in sorted((self._root / folder).rglob("*")) if file.is_file()]
         return fingerprint_of(self._root, [*lists, *held])
 
-    def samples(self, split: str, limit: int | None) -> "MaskSamples":
+    def samples(self, split: str, limit: int | None) -> MaskedImages:
         images, masks = self._files(IMAGES, split), self._files(MASKS, split)
         self._check_pairs(images, masks)
         names = sorted(images)
@@ -59,7 +58,7 @@ class MaskFolder:
         arrays = file_arrays(self._root, [images[name] for name in picks])
         arrays |= file_arrays(self._root, [masks[name] for name in picks], "mask_")
         about = {"num_classes": len(self.class_names), "ignore_zero": self._ignore_zero}
-        samples = MaskSamples(Listing(SOURCE, about, {"source": SOURCE, "root": str(self._root.resolve())}, arrays))
+        samples = open_mask_files(Listing(SOURCE, about, {"source": SOURCE, "root": str(self._root.resolve())}, arrays))
         if problem := samples.kind_problem():
             raise UserError(f"{masks[picks[0]]}: as a mask it {problem}")
         return samples
@@ -93,65 +92,10 @@ class MaskFolder:
             raise UserError(f"{alone[0]}: is the mask of no image ({len(alone)} such masks); add the image to {IMAGES}, or remove the mask")
 
 
-class MaskSamples:
+def open_mask_files(listing: Listing) -> MaskedImages:
     """Image and mask files, as they were when they were listed."""
-
-    def __init__(self, listing: Listing) -> None:
-        self._listing = listing
-        self._images = listed_files(listing)
-        self._masks = listed_files(listing, "mask_")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (MaskSamples, (self._listing,))
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def name(self, index: int) -> str:
-        return self._images.name(index)
-
-    def content(self, index: int) -> bytes:
-        """The image's file."""
-        return self._images.read(index)
-
-    def remarks(self, index: int) -> list[tuple[str, str]]:
-        """There are none; what is wrong with a mask is told by `read`."""
-        return []
-
-    def read(self, index: int) -> Annotated:
-        return with_map(self.content(index), self._mask(index), self._listing.about)
-
-    def save(self, folder: Path) -> dict[str, Any]:
-        return save_listing(self._listing, folder)
-
-    def kind_problem(self) -> str | None:
-        """Why the first mask's pixels are no numbers of classes; None where they may be."""
-        try:
-            return kind_problem(self._mask(0))
-        except BadImage:
-            return None
-
-    def _mask(self, index: int) -> bytes:
-        try:
-            return self._masks.read(index)
-        except BadImage as bad:
-            raise BadImage(f"its mask {self._masks.name(index)}: {bad}") from None
+    return MaskedImages(listing, listed_files, _mask_files)
 
 
-def with_map(image: bytes, mask: bytes, about: Any) -> Annotated:
-    """An image with its semantic map.
-
-    Args:
-        image: An image file.
-        mask: The PNG file of its mask.
-        about: `num_classes` and `ignore_zero`, as of `semantic_map`.
-
-    Raises:
-        BadImage: One of them is damaged, or they differ in size.
-    """
-    pixels = rgb_pixels(image)
-    classes = semantic_map(mask, about["num_classes"], ignore_zero=about["ignore_zero"])
-    if classes.shape != pixels.shape[:2]:
-        (high, wide), (height, width) = classes.shape, pixels.shape[:2]
-        raise BadImage(f"its mask has {wide} x {high} pixels, but the image has {width} x {height}; was one of them resized, or turned?")
-    return Annotated(pixels, classes, None)
+def _mask_files(listing: Listing) -> FileSamples:
+    return listed_files(listing, "mask_")

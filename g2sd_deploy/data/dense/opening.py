@@ -31,14 +31,14 @@ def open_dense(folder: Path, where: Mapping[str, Any]) -> DenseSamples:
 
             return CocoSamples(reopened(folder, where))
         case "huggingface":
-            from g2sd_deploy.data.dense.huggingface import HubMaskSamples
+            from g2sd_deploy.data.dense.huggingface import open_hub_masks
 
-            return HubMaskSamples(reopened(folder, where))
+            return open_hub_masks(reopened(folder, where))
         case source:
-            from g2sd_deploy.data.dense.mask_folder import MaskSamples
+            from g2sd_deploy.data.dense.mask_folder import open_mask_files
 
             assert source == "masks", f"no source is called {source}"
-            return MaskSamples(reopened(folder, where))
+            return open_mask_files(reopened(folder, where))
 
 
 def guess_dense_kind(root: str) -> str | None:

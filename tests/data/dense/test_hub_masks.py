@@ -125,7 +125,7 @@ def test_one_damaged_row_is_a_bad_image(library: Any, tmp_path: Path, bad: Refus
     without.save_to_disk(str(tmp_path / "none" / "validation"))
     (tmp_path / "none" / "classes.txt").write_text("wall\nsky\ntree\n")
     empty = HubMasks(str(tmp_path / "none"), ignore_zero=False).samples("validation", None)
-    bad(lambda: empty.read(0), "its mask: the row holds no image")
+    bad(lambda: empty.read(0), "its mask validation/0: the row holds no image")
 
 
 def test_class_names_come_from_a_file_of_the_folder_or_one_that_is_given(library: Any, tmp_path: Path, refused: Refused) -> None:
