@@ -64,6 +64,9 @@ def test_every_file_of_the_packages_is_in_the_wheel_once(wheel: zipfile.ZipFile)
         "g2sd_deploy/assets/fashion_mnist/train-images-idx3-ubyte.gz",
         "g2sd_deploy/assets/teacher/fashion_mnist_masked.safetensors",
         "g2sd_deploy/assets/teacher/fashion_mnist_classifier.safetensors",
+        "g2sd_deploy/assets/scenes_teacher/masked.safetensors",
+        "g2sd_deploy/assets/scenes_teacher/segmenter.safetensors",
+        "g2sd_deploy/assets/scenes_teacher/detector.safetensors",
     ],
 )
 def test_the_wheel_holds(name: str, wheel: zipfile.ZipFile) -> None:
@@ -74,8 +77,8 @@ def test_the_wheel_holds_the_templates_of_the_report(wheel: zipfile.ZipFile) -> 
     assert any(name.startswith("g2sd_deploy/report/templates/") for name in names(wheel))
 
 
-def test_data_and_teacher_are_small(wheel: zipfile.ZipFile) -> None:
-    for folder in ("fashion_mnist", "teacher"):
+def test_data_and_teachers_are_small(wheel: zipfile.ZipFile) -> None:
+    for folder in ("fashion_mnist", "teacher", "scenes_teacher"):
         size = sum(info.file_size for info in wheel.infolist() if info.filename.startswith(f"g2sd_deploy/assets/{folder}/"))
         assert 0 < size <= 8 * MIB, folder
 

@@ -21,12 +21,12 @@ def recipe_of(task: str, *changes: str) -> Recipe:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_images_with_a_truth_are_counted_and_read_anew_for_every_step(task: str) -> None:
-    recipe = recipe_of(task, "data.max_train_images=2000", "data.max_test_images=300", "pretrain.batch_size=64", "specific.batch_size=16")
+    recipe = recipe_of(task, "data.max_train_images=2000", "data.max_test_images=300", "generic.batch_size=64", "specific.batch_size=16")
     extent = _counted(recipe)
     assert (extent.train, extent.test) == (recipe.data.max_train_images, recipe.data.max_test_images)
-    assert extent.trial_train == sizing.NUM_STEPS * 64  # of pretrain, the largest batch
+    assert extent.trial_train == sizing.NUM_STEPS * 64  # of generic, the largest batch
     assert sizing.decoded_bytes(recipe, 2000, 300) == (0, 0)  # they are listed, not stored
-    trial = sizing.trial_recipe(recipe, extent, {"pretrain", "specific"})
+    trial = sizing.trial_recipe(recipe, extent, {"generic", "specific"})
     assert (trial.data.max_train_images, trial.data.source) == (1280, "scenes")
     assert trial.export == recipe.export, "a task's export does not quantise"
     assert trial.specific is not None and trial.specific.epochs * (1280 // 16) == pytest.approx(sizing.NUM_STEPS)
@@ -38,7 +38,7 @@ def test_a_smoke_run_has_a_handful_of_images_and_steps(task: str) -> None:
     assert (small.data.max_train_images, small.data.max_test_images) == (40, 40)
     assert small.task == recipe_of(task).task and small.student == recipe_of(task).student
     trainings = sizing.training_of(small)
-    assert set(trainings) == {"pretrain", "finetune", "generic", "specific", "baseline"}
+    assert set(trainings) == {"generic", "specific", "baseline"}
     assert {(training.epochs, training.batch_size) for training in trainings.values()} == {(1.0, 8)}
 
 
@@ -72,7 +72,7 @@ def test_a_probe_of_a_task_tries_its_stages(g2sd: Callable[..., Any], tmp_path: 
     out = tmp_path / "out"
     answer = g2sd(
         "plan",
-        "quickstart_detection",
+        "quickstart_teacher_segmentation",
         *options,
         "--until",
         "pretrain",

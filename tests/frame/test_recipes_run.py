@@ -15,6 +15,9 @@ RECIPES = bundled_recipes()
 SMALL = [path for path in RECIPES if path.stem in ("quickstart", "quickstart_teacher", "cifar10", "imagenette")]
 
 
+DENSE = [path for path in RECIPES if path.stem.startswith("quickstart") and path.stem.endswith(("segmentation", "detection"))]
+
+
 def by_name(path: Path) -> str:
     return path.stem
 
@@ -65,6 +68,18 @@ def test_a_recipe_runs_from_end_to_end(
         folder = tmp_path / "out"
         fast = ("--set", "profile.threads=1") if recipe.profile is not None else ()
         answer = g2sd("run", path, "--smoke", "--device", "cpu", "--set", f"data.root={root}", *fast, "--out", folder)
+    check_run(answer, folder, stages)
+
+
+@pytest.mark.parametrize("path", DENSE, ids=by_name)
+def test_a_recipe_of_composed_scenes_runs_from_end_to_end(path: Path, g2sd: Callable[..., Any], tmp_path: Path) -> None:
+    stages = [stage.name for stage in stages_of(load_recipe(path))]
+    answer = g2sd("run", path, "--smoke", "--device", "cpu", "--workers", 1, "--out", tmp_path / "out")
+    check_run(answer, tmp_path / "out", stages)
+
+
+def check_run(answer: Any, folder: Path, stages: list[str]) -> None:
+    """Every stage ran in its turn and left an artifact that is whole."""
     assert answer.code == 0, answer.err
     assert [line.removesuffix(": starts") for line in answer.err.splitlines() if line.endswith(": starts")] == stages
     for name in stages:
