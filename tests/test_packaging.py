@@ -78,9 +78,9 @@ def test_the_wheel_holds_the_templates_of_the_report(wheel: zipfile.ZipFile) -> 
 
 
 def test_data_and_teachers_are_small(wheel: zipfile.ZipFile) -> None:
-    for folder in ("fashion_mnist", "teacher", "scenes_teacher"):
+    for folder, most in (("fashion_mnist", 8), ("teacher", 8), ("scenes_teacher", 9)):
         size = sum(info.file_size for info in wheel.infolist() if info.filename.startswith(f"g2sd_deploy/assets/{folder}/"))
-        assert 0 < size <= 8 * MIB, folder
+        assert 0 < size <= most * MIB, folder
 
 
 def test_the_licences_travel_along(wheel: zipfile.ZipFile) -> None:

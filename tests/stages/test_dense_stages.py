@@ -246,6 +246,17 @@ def test_a_teacher_that_cannot_teach_is_refused(
         run_recipe(recipe, tmp_path / "run", until="teacher")
 
 
+def test_the_teachers_of_scenes_inside_the_package_are_taken_in(kind: str, tmp_path: Path) -> None:
+    lent = {"masked": "bundled:scenes", TEACHERS[kind]: "bundled:scenes"}
+    recipe = recipe_of(kind, pretrain=None, finetune=None, teacher=lent, data={"image_px": 64})
+    run_recipe(recipe, tmp_path / "run", until="teacher")
+    parts = stage_of(tmp_path / "run", "teacher").metrics["parts"]
+    assert parts["masked"]["trained_px"] == parts[TEACHERS[kind]]["trained_px"] == 64
+    assert parts[TEACHERS[kind]]["source"] == "bundled:scenes" and parts[TEACHERS[kind]]["classes_used"] == (
+        11 if kind == "segmentation" else 10
+    )
+
+
 def test_a_bundled_teacher_without_the_part_is_refused(tmp_path: Path) -> None:
     lent = {"masked": "bundled:fashion-mnist", "segmenter": "bundled:fashion-mnist"}
     with pytest.raises(UserError, match="the package has masked, classifier of it and no segmenter; bundled:scenes has one"):

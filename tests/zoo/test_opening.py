@@ -13,8 +13,8 @@ from g2sd_deploy.models.checkpoint import ClassifierFile, save_classifier, save_
 from g2sd_deploy.models.masked import DecoderSpec, GenericStudent, MaskedAutoencoder
 from g2sd_deploy.models.vit import Classifier, Encoder, EncoderSpec
 from g2sd_deploy.zoo import opening
-from g2sd_deploy.zoo.bundled import FASHION_MNIST
-from g2sd_deploy.zoo.opening import Hints, fingerprint_of, imagenet_classes, imagenet_preprocessing, open_file, open_teacher
+from g2sd_deploy.zoo.bundled import FASHION_MNIST, SCENES
+from g2sd_deploy.zoo.opening import Hints, fingerprint_of, imagenet_classes, imagenet_preprocessing, open_file, open_teacher, path_of
 from g2sd_deploy.zoo.roles import Role
 
 SPEC = EncoderSpec(8, 4, 3, 16, 2, 4)
@@ -154,6 +154,12 @@ def test_a_stage_that_is_unfinished_failed_changed_or_of_another_kind_is_refused
 
 def test_the_bundled_teacher_plays_every_role() -> None:
     assert {open_as(FASHION_MNIST, role).kind for role in ROLES} == set(ROLES)
+
+
+def test_the_bundled_teacher_of_scenes_has_a_decoder_and_no_classifier() -> None:
+    assert (open_as(SCENES, "masked").kind, open_as(SCENES, "encoder").kind) == ("masked", "encoder")
+    with pytest.raises(UserError, match="has masked, segmenter, detector of it and no classifier; bundled:fashion-mnist has one"):
+        path_of(SCENES, "classifier")
 
 
 def test_the_fingerprint_of_a_file_is_its_hash_and_follows_it(ours: dict[str, Path]) -> None:
