@@ -173,8 +173,8 @@ class _Columns:
 
 _COLUMNS = {
     "classification": _Columns("top1_reference", ("top-1", "lost, pp", "flips"), "top1", "flipped", "d"),
-    "segmentation": _Columns("miou_reference", ("mIoU", "lost, pp", "pixels changed"), "miou_candidate", "changed_share", ".3%"),
-    "detection": _Columns("ap_reference", ("box AP", "lost, pp", "objects unmatched"), "ap_candidate", "unmatched_share", ".3%"),
+    "segmentation": _Columns("miou_reference", ("mIoU", "lost, pp", "changed"), "miou_candidate", "changed_share", ".3%"),
+    "detection": _Columns("ap_reference", ("box AP", "lost, pp", "unmatched"), "ap_candidate", "unmatched_share", ".3%"),
 }
 
 

@@ -48,11 +48,10 @@ def pictures_section(run: RunSummary) -> Section | None:
     """Test images, their truth and each model's answer side by side; None where there are none."""
     if run.dense is None or not run.dense.pictures:
         return None
-    shown = {
-        "segmentation": "Colours are classes, named where there is room.",
-        "detection": "Objects that a model gives a score of 0.5 or more.",
-    }
-    lead = f"Test images, evenly spread over the set and not chosen by how they turned out. {shown[run.dense.task]}"
+    least = run.dense.shown_score
+    objects = "Objects that a model is sure of." if least is None else f"Objects that a model gives a score of {least:g} or more."
+    shown = "Colours are classes, named where there is room." if run.dense.task == "segmentation" else objects
+    lead = f"Test images, evenly spread over the set and not chosen by how they turned out. {shown}"
     return Section("pictures", "Side by side", lead, (pictures_block(run.dense),))
 
 

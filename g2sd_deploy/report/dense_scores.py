@@ -79,13 +79,23 @@ class Picture:
 
 @dataclass(frozen=True)
 class DenseEvaluation:
-    """All models of a task on the same test images."""
+    """All models of a task on the same test images.
+
+    Attributes:
+        task: What they answer.
+        num_images: Test images.
+        class_names: In the order of the classes.
+        models: By name.
+        pictures: Of a few test images.
+        shown_score: Smallest score of an object in them; None where that is not known, or the task has no objects.
+    """
 
     task: TaskKind
     num_images: int
     class_names: tuple[str, ...]
     models: Mapping[str, DenseModel]
     pictures: tuple[Picture, ...]
+    shown_score: float | None = None
 
     @property
     def main(self) -> Measure:

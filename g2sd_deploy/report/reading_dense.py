@@ -49,6 +49,7 @@ def read_dense_evaluation(metrics: Fields, folder: Path, task: TaskKind) -> Dens
         class_names=class_names,
         models=models,
         pictures=tuple(_picture(fields, folder) for fields in pictures),
+        shown_score=metrics.maybe_number("shown_score") if metrics.has("shown_score") else None,
     )
 
 

@@ -15,6 +15,7 @@ from g2sd_deploy.models.dense.segmenter import Segmenter
 from g2sd_deploy.stages.context import Context
 from g2sd_deploy.stages.dense_context import DenseDataset, dense_task, open_dense_dataset, task_file
 from g2sd_deploy.stages.dense_pictures import drawn_answer, drawn_truth, plain
+from g2sd_export.edge.dense.detections import SHOWN_SCORE
 from g2sd_export.edge.dense.task import DenseTask
 
 _MODELS = ("teacher", "student", "baseline")
@@ -46,6 +47,7 @@ def score_task(context: Context) -> Made:
             "num_images": len(dataset.test),
             "class_names": list(dataset.class_names),
             "models": models,
+            **({"shown_score": SHOWN_SCORE} if kind == "detection" else {}),
             "pictures": _pictures(context, dataset, task, infers),
         }
     )

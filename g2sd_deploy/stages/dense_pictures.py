@@ -1,19 +1,15 @@
 """Pictures of images with their truth, or with what a network answers; small images are enlarged, so that names can be read."""
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import UInt8
 
 from g2sd_deploy.data.dense.annotations import Annotated
 from g2sd_deploy.evaluation.dense_scoring import Infer
 from g2sd_export.edge.dense.applying import detect, segment
-from g2sd_export.edge.dense.detections import Detections
+from g2sd_export.edge.dense.detections import SHOWN_SCORE, Detections
 from g2sd_export.edge.dense.drawing import draw_detections, draw_segmentation, magnification, magnified, magnified_detections
 from g2sd_export.edge.dense.task import DenseTask
 
-SHOWN_SCORE = 0.5
-"""Objects that a picture shows; all above the task's smallest score would cover the image."""
 _BATCH = 8
 
 
@@ -43,8 +39,7 @@ def drawn_answer(
     """An image under what a network says of it."""
     if task.kind == "segmentation":
         return _with_classes(pixels, segment(infer, pixels, task, batch=_BATCH), class_names)
-    surely = replace(task, min_score=max(task.min_score, SHOWN_SCORE))
-    return _with_objects(pixels, detect(infer, pixels, surely), class_names)
+    return _with_objects(pixels, detect(infer, pixels, task).from_score(SHOWN_SCORE), class_names)
 
 
 def _with_classes(pixels: np.ndarray, classes: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:

@@ -83,6 +83,12 @@ def _add_predict(commands: Any) -> None:
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="an image file, a folder of them, or - for an image on standard input")
     predict.add_argument("--list", action="store_true", help="- is a list of image files, one per line, instead of an image")
     predict.add_argument("--top-k", type=int, metavar="K", help="of a classifier: how many classes to show (default 5)")
+    predict.add_argument(
+        "--min-score",
+        type=float,
+        metavar="S",
+        help="of detection: tell and draw objects of this score or more (default: tell all that the bundle gives, draw those from 0.3)",
+    )
     predict.add_argument("--out", type=Path, metavar="DIR", help="of segmentation and detection: a folder that takes the drawn images")
     predict.add_argument("--variant", metavar="NAME", help="which variant to run (default: the bundle's default)")
     _add_threads(predict)
@@ -162,6 +168,8 @@ def _predict(arguments: argparse.Namespace) -> int:
         return _observe(arguments, bundle)
     if arguments.out is not None:
         raise UserError("--out is for segmentation and detection, and this bundle classifies: there is nothing to draw; leave it out")
+    if arguments.min_score is not None:
+        raise UserError("--min-score is for detection, and this bundle classifies; leave it out")
     classifier = Classifier(bundle, threads=arguments.threads, variant=arguments.variant)
     alone = len(arguments.images) == 1 and not arguments.list and not Path(arguments.images[0]).is_dir()
     num_bad = total = 0
@@ -184,7 +192,7 @@ def _observe(arguments: argparse.Namespace, bundle: Bundle) -> int:
 
     if arguments.top_k is not None:
         raise UserError("--top-k is for classifiers, and this bundle is none; leave it out")
-    observer = Observer(bundle, threads=arguments.threads, variant=arguments.variant)
+    observer = Observer(bundle, threads=arguments.threads, variant=arguments.variant, min_score=arguments.min_score)
     album = Album(arguments.out) if arguments.out is not None else None
     num_bad = total = 0
     for answer in observer.answers(_sources(arguments.images, is_list=arguments.list)):

@@ -100,6 +100,7 @@ def test_a_class_name_prints_on_a_terminal_that_is_not_utf8(pristine_bundle: Pat
     [
         (["predict", "edge"], r"edge: holds no images; looked for .bmp"),
         (["predict", "sample.png", "--list"], r"--list says that standard input holds paths, and it is not asked for; give - as an image"),
+        (["predict", "sample.png", "--min-score", "0.5"], r"--min-score is for detection, and this bundle classifies; leave it out"),
         (["predict", "sample.png", "--top-k", "0"], r"--top-k is 0; it must be at least 1"),
         (["predict", "sample.png", "--top-k", "many"], r"argument --top-k: invalid int value: 'many'"),
         (["predict", "sample.png", "--threads", "0"], r"threads is 0; it must be at least 1"),
@@ -171,7 +172,7 @@ def test_a_list_on_standard_input_is_worked_off(pristine_bundle: Path, folder: P
 
 
 def test_a_reader_that_has_seen_enough_is_no_traceback(pristine_bundle: Path) -> None:
-    command = [sys.executable, "-W", "error", "-m", "edge", "predict", *["sample.png"] * 20]
+    command = [sys.executable, "-W", "error", "-m", "edge", "predict", *["sample.png"] * 1000]  # it is far from done when the reader leaves
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ""}
     with subprocess.Popen(command, cwd=pristine_bundle, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None

@@ -59,7 +59,8 @@ class DenseRun:
         self.pictures = {file: png(place) for place, file in enumerate(file for row in pictures for file in row.values())}
         score = pixel_scores if self.task == "segmentation" else object_scores
         models = {model: {"num_parameters": PARAMETERS[model], **score(value, names)} for model, value in REACHED.items()}
-        return {"task": self.task, "num_images": 300, "class_names": names, "models": models, "pictures": pictures}
+        shown = {"shown_score": 0.3} if self.task == "detection" else {}
+        return {"task": self.task, "num_images": 300, "class_names": names, "models": models, "pictures": pictures, **shown}
 
     def _with_terms(self, row: dict[str, Any]) -> dict[str, Any]:
         shares = {name: 0.5 ** (place + 1) for place, name in enumerate(TERMS[self.task])}

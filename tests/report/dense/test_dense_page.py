@@ -124,7 +124,9 @@ def test_every_picture_is_inside_the_page_under_its_name_and_with_a_text_alterna
         f"Test image 1 with the {drawn} that the teacher finds",
     ]
     assert len({text for _, text, _ in images}) == len(images)
-    assert "evaluate/picture\\_75\\_student.png" in section(shown.rendered.markdown, "Side by side")
+    told = section(shown.rendered.markdown, "Side by side")
+    assert "evaluate/picture\\_75\\_student.png" in told
+    assert ("Objects that a model gives a score of 0.3 or more." in told) == (shown.run.task == "detection")
 
 
 def test_a_large_picture_is_shrunk_and_a_run_without_pictures_has_no_section(dense_run: Callable[..., Any], tmp_path: Path) -> None:

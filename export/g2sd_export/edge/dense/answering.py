@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..errors import UserError
 from ..manifest import Bundle
 from .applying import detect, segment
-from .detections import Detections
+from .detections import SHOWN_SCORE, Detections
 from .drawing import draw_detections, draw_segmentation, legend, magnification, magnified, magnified_detections
 from .files import classes_png, picture_png, run_lengths
 from .lettering import font_px_of
@@ -66,11 +66,13 @@ class Detected:
         pixels: uint8 [h, w, c]: the image.
         found: The objects, the surest first.
         class_names: Of classes 0, 1, ...
+        shown_score: Objects of this score or more are drawn.
     """
 
     pixels: npt.NDArray[np.uint8]
     found: Detections
     class_names: tuple[str, ...]
+    shown_score: float = SHOWN_SCORE
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: ``size`` and ``objects``, each with its class, score, box and mask (run lengths as COCO has them)."""
@@ -87,7 +89,8 @@ class Detected:
     def files(self) -> dict[str, bytes]:
         """By the end of its name: the picture."""
         times = magnification(*self.pixels.shape[:2])
-        drawn = draw_detections(magnified(self.pixels, times), magnified_detections(self.found, times), self.class_names)
+        shown = magnified_detections(self.found.from_score(self.shown_score), times)
+        drawn = draw_detections(magnified(self.pixels, times), shown, self.class_names)
         return {"drawn": picture_png(drawn)}
 
     def _object(self, index: int) -> dict[str, Any]:
@@ -126,17 +129,24 @@ class Observer:
         bundle: An opened bundle.
         threads: Threads of the runtime; None takes one per CPU this process may use.
         variant: Name of the variant; None takes the default one.
+        min_score: Of detection: objects of this score or more are told and drawn; None tells all that the bundle gives and draws those of
+            0.3 or more.
 
     Raises:
-        UserError: The variant or the bundle failed its proof at export, there is no such variant, the runtime is absent, or the bundle is
-            one of a classifier.
+        UserError: The smallest score is no share, or not of detection; the variant or the bundle failed its proof at export, there is no
+            such variant, the runtime is absent, or the bundle is one of a classifier.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, variant: str | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, variant: str | None = None, min_score: float | None = None) -> None:
+        if min_score is not None and not 0 <= min_score <= 1:
+            raise UserError(f"the smallest score is {min_score:g}; it must be from 0 to 1")
+        if min_score is not None and bundle.task is not None and bundle.task.kind != "detection":
+            raise UserError("a smallest score is for detection, and this bundle tells classes of pixels; leave it out")
         if refusal := bundle.refusal(bundle.variant(variant)):
             raise UserError(f"{bundle.folder}: {refusal}; it gives no answers")
         self.bundle = bundle
         self.network = bundle.network(threads=threads, variant=variant)
+        self._min_score = min_score
 
     def observe(self, source: str | os.PathLike[str] | bytes) -> Seen:
         """What is in an image.
@@ -150,7 +160,10 @@ class Observer:
         task: DenseTask = self.network.task
         pixels = load_pixels(source, task.num_channels)
         if task.kind == "detection":
-            return Detected(pixels, detect(self.network.infer, pixels, task), self.bundle.class_names)
+            found = detect(self.network.infer, pixels, task)
+            if self._min_score is None:
+                return Detected(pixels, found, self.bundle.class_names)
+            return Detected(pixels, found.from_score(self._min_score), self.bundle.class_names, self._min_score)
         return Segmented(pixels, segment(self.network.infer, pixels, task), self.bundle.class_names)
 
     def answers(self, sources: Iterable[tuple[str, str | bytes]]) -> Iterator[DenseAnswer]:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from .placement import Placement
 
+SHOWN_SCORE = 0.3
+"""Objects that a picture shows; all above a detector's own smallest score would cover the image."""
 _HALF = np.float32(0.5)
 
 
@@ -31,6 +33,11 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def from_score(self, least: float) -> Detections:
+        """Those of this score or more."""
+        num = int((self.scores >= least).sum())
+        return Detections(self.boxes[:num], self.scores[:num], self.labels[:num], self.masks[:num])
 
 
 def detections_of(

@@ -157,6 +157,24 @@ def test_predict_draws_objects_and_writes_their_masks(pristine_detection: Path, 
     assert re.match(r"-\n  0\.\d\d red thing at 0\.0, 0\.0 to 32\.0, 32\.0\n", text)
 
 
+def test_objects_below_a_score_are_left_out_or_at_least_not_drawn(
+    pristine_detection: Path, tmp_path: Path, flag: npt.NDArray[np.uint8]
+) -> None:
+    def answer(*options: str) -> tuple[list[float], npt.NDArray[np.int64]]:
+        done = edge(pristine_detection, "predict", "sample.png", "--json", "--out", str(tmp_path), *options)
+        told = json.loads(done.stdout)
+        return [item["score"] for item in told["objects"]], np.asarray(Image.open(told["drawn"])).astype(np.int64)
+
+    scores, as_usual = answer()
+    assert scores[0] > 0.3 > scores[1], "what is told is more than what is drawn"
+    surest, drawn = answer("--min-score", str((scores[0] + scores[1]) / 2))
+    assert surest == scores[:1] and (drawn == as_usual).all()
+    none, plain = answer("--min-score", "1")
+    assert none == [] and (plain == np.kron(flag, np.ones((5, 5, 1), np.int64))).all()
+    everything, full = answer("--min-score", "0")
+    assert everything == scores and (full != as_usual).any() and (as_usual != plain).any()
+
+
 def test_an_image_that_cannot_be_read_does_not_stop_the_others(pristine_detection: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     done = edge(pristine_detection, "predict", str(tmp_path / "broken.png"), "sample.png", "--json")
@@ -169,6 +187,8 @@ def test_what_means_nothing_here_is_refused_in_one_line(pristine_detection: Path
     (tmp_path / "file").write_text("")
     for bundle, arguments, message in (
         (pristine_detection, ("--top-k", "3"), "--top-k is for classifiers"),
+        (pristine_detection, ("--min-score", "1.5"), "the smallest score is 1.5; it must be from 0 to 1"),
+        (pristine_segmentation, ("--min-score", "0.5"), "a smallest score is for detection, and this bundle tells classes of pixels"),
         (pristine_segmentation, ("--out", str(tmp_path / "file" / "deeper")), "cannot be made"),
         (pristine_segmentation, ("--variant", "fp32-tpu"), "has no variant 'fp32-tpu'"),
     ):
