@@ -27,6 +27,7 @@ from g2sd_deploy.settings.outcome import (
 from g2sd_deploy.settings.profile import ProfileSettings
 from g2sd_deploy.settings.quantise import QuantiseSettings
 from g2sd_deploy.settings.recipe import Recipe
+from g2sd_deploy.settings.scenes import SceneSettings
 from g2sd_deploy.settings.specific import (
     CustomSpecificSettings,
     CwdSettings,
@@ -86,6 +87,7 @@ __all__ = [
     "Recipe",
     "ReportSettings",
     "RobustnessSettings",
+    "SceneSettings",
     "SegmentationAugmentSettings",
     "SegmentationSettings",
     "SimilaritySettings",
