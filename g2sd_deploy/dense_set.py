@@ -29,13 +29,14 @@ class Answering(Protocol):
         """In the order of its classes."""
 
 
-def set_for(model: Answering, root: str, *, ignore_zero: bool) -> "DenseSource":
+def set_for(model: Answering, root: str, *, ignore_zero: bool, option: str = "--on") -> "DenseSource":
     """Open a folder of masks, or of COCO's layout, for a model.
 
     Args:
         model: Which has to know its classes.
-        root: The folder, as --on gave it.
+        root: The folder, as the option gave it.
         ignore_zero: As `DataSettings.ignore_zero`.
+        option: Its name, for people.
 
     Raises:
         UserError: It is no such folder, or has other classes.
@@ -45,12 +46,12 @@ def set_for(model: Answering, root: str, *, ignore_zero: bool) -> "DenseSource":
     kind = dense_kind_of(root)
     if kind is None or _KIND_OF_SET[kind] != model.task.kind:
         wanted = "images/SPLIT and annotations/SPLIT" if model.task.kind == "segmentation" else "SPLIT and annotations/instances_SPLIT.json"
-        raise UserError(f"--on {root}: {model.name} is for {model.task.kind}; give a folder with {wanted} (docs/dense_data.md)")
+        raise UserError(f"{option} {root}: {model.name} is for {model.task.kind}; give a folder with {wanted} (docs/dense_data.md)")
     source = open_dense_folder(kind, root, ignore_zero=ignore_zero)
     if source.class_names != model.class_names:
         raise UserError(
-            f"--on {root}: has {_listed(source.class_names)}, and {model.name} is for {about(model)}; give a set of its classes in their "
-            "order"
+            f"{option} {root}: has {_listed(source.class_names)}, and {model.name} is for {about(model)}; "
+            "give a set of its classes in their order"
         )
     return source
 

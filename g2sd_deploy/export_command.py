@@ -153,14 +153,26 @@ def _training(asked: Asked, target: "Target", source: "Source") -> "tuple[Sample
     Raises:
         UserError: They would be those of the proof, or there is no such split.
     """
-    if not target.calibrates:
-        return None, ""
     from g2sd_deploy.exporting import images_of
 
+    on = calibrating_on(asked, target)
+    if on is None:
+        return None, ""
+    return _samples("--calibrate-on", on, asked.calibrate_split, source), images_of(on, asked.calibrate_split)
+
+
+def calibrating_on(asked: Asked, target: "Target") -> str | None:
+    """Where training images come from; None where no candidate needs any.
+
+    Raises:
+        UserError: They would be those of the proof.
+    """
+    if not target.calibrates:
+        return None
     on = asked.calibrate_on or asked.on
     if (on, asked.calibrate_split) == (asked.on, asked.split):
         raise UserError(
             f"--calibrate-split {asked.calibrate_split}: INT8 would be calibrated on the images that judge it; "
             "give another split, or other images with --calibrate-on"
         )
-    return _samples("--calibrate-on", on, asked.calibrate_split, source), images_of(on, asked.calibrate_split)
+    return on

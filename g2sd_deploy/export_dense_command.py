@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from g2sd_deploy.errors import UserError
-from g2sd_deploy.export_command import Asked, bundle_at, check_out
+from g2sd_deploy.export_command import Asked, bundle_at, calibrating_on, check_out
 
 if TYPE_CHECKING:
+    from g2sd_deploy.data.dense.annotations import DenseSamples
     from g2sd_deploy.models.dense.network_file import DenseFile
     from g2sd_deploy.progress import Progress
     from g2sd_export.dense.onnx_file import PixelOutput
     from g2sd_export.edge.dense.task import DenseTask
+    from g2sd_export.targets import Target
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def export_dense(asked: Asked, place: Path, output: "PixelOutput | None", progre
         raise UserError(f"--output {output}: is for segmenters, and {asked.model} is a detector; leave it out")
     if output == "classes" and model.task.inference == "slide":
         raise UserError(f"--output classes: {asked.model} averages the answers of sliding windows, which needs logits; leave it out")
+    train, train_source = _training(asked, target, model, ignore_zero=ignore_zero)
     job = DenseJob(
         name=asked.out.name,
         file=model.file,
@@ -70,6 +73,8 @@ def export_dense(asked: Asked, place: Path, output: "PixelOutput | None", progre
         target=target,
         settings=asked.settings,
         output=output,
+        train=train,
+        train_source=train_source,
         test_source=images_of(asked.on, asked.split),
         provenance={"model": Path(asked.model).name},
     )
@@ -79,6 +84,22 @@ def export_dense(asked: Asked, place: Path, output: "PixelOutput | None", progre
         made = {"bundle": str(asked.out), "task": model.task.kind, **figures(exported), **timings(exported)}
     progress.end()
     return made
+
+
+def _training(asked: Asked, target: "Target", model: _Model, *, ignore_zero: bool) -> "tuple[DenseSamples | None, str]":
+    """Training images with their truth, where a candidate needs some.
+
+    Raises:
+        UserError: They would be those of the proof, have other classes, or there is no such split.
+    """
+    from g2sd_deploy.dense_set import set_for
+    from g2sd_deploy.exporting import images_of
+
+    on = calibrating_on(asked, target)
+    if on is None:
+        return None, ""
+    source = set_for(model, on, ignore_zero=ignore_zero, option="--calibrate-on")
+    return source.samples(asked.calibrate_split, None), images_of(on, asked.calibrate_split)
 
 
 def _check(asked: Asked, place: Path, output: "PixelOutput | None") -> None:
@@ -94,8 +115,6 @@ def _check(asked: Asked, place: Path, output: "PixelOutput | None") -> None:
         )
     settings = asked.settings
     given = {
-        "--calibrate-on": asked.calibrate_on is not None,
-        "--calibration-images": settings.calibration_images is not None,
         "--token-merging": settings.token_merging > 0,
         "--not-corrupted": settings.robustness is None,
     }

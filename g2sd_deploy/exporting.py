@@ -239,7 +239,7 @@ def _write(
             "target_sha256": job.target.digest,
             "candidates": [plain_outcome(way) for way in shipment.ways],
             "notes": shipment.notes,
-            "calibration": {"source": calibration.source, "ids": list(calibration.ids)} if calibration is not None else None,
+            "calibration": calibration_told(calibration),
             "tools": environment.tool_versions(),
             **({} if merging is None else {"token_merging": merging}),
         },
@@ -270,6 +270,11 @@ def _sample_of(ways: list[Way], job: Job) -> np.ndarray:
         calls = closest_calls(job.asked.module, job.source.preprocessing, np.asarray(job.images.images)[picks])
         picks = np.sort(picks[np.argsort(-calls, kind="stable")[:num_samples]])
     return picks
+
+
+def calibration_told(images: TrainingImages | None) -> dict[str, Any] | None:
+    """What a manifest says of the images that INT8 was calibrated with; None where there were none."""
+    return None if images is None else {"source": images.source, "ids": list(images.ids)}
 
 
 def plain_outcome(way: Way) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """From a segmenter or a detector to the bundle of a device: what the export stage calls for a task that is not classification."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ from torch import nn
 
 from g2sd_deploy import __version__, environment
 from g2sd_deploy.data.dense.annotations import DenseSamples
-from g2sd_deploy.data.images import BadImage, evenly_spread, picks_of
+from g2sd_deploy.data.images import evenly_spread, picks_of
+from g2sd_deploy.dense_images import metric_of, quantising_images, usable
 from g2sd_deploy.errors import UserError
-from g2sd_deploy.evaluation.average_precision import PrecisionTally
-from g2sd_deploy.evaluation.segmentation import SegmentationTally
-from g2sd_deploy.exporting import Exported, Tick, plain_outcome
+from g2sd_deploy.exporting import Exported, Tick, calibration_told, plain_outcome
 from g2sd_deploy.models.dense.network_file import DenseFile
 from g2sd_deploy.models.dense.segmenter_file import SegmenterFile
 from g2sd_deploy.models.dense.segmenter_shipping import as_shipped
@@ -27,13 +25,14 @@ from g2sd_export.dense.exam import DenseExam, open_network, tolerance_of
 from g2sd_export.dense.half import kept_by_rule
 from g2sd_export.dense.onnx_file import PixelOutput, dense_metadata, export_dense_onnx
 from g2sd_export.dense.picking import device_tolerance, pick_windows
-from g2sd_export.dense.proof import Metric, Scorer
+from g2sd_export.dense.proof import Scorer
+from g2sd_export.dense.quantising import HeldOut, dense_int8
 from g2sd_export.dense.questions import Questions, ask_of, chosen, questions_of
 from g2sd_export.edge.dense.preparing import resized
 from g2sd_export.edge.dense.task import DenseTask
 from g2sd_export.edge.preprocess import normalise
-from g2sd_export.shipping.material import Material
-from g2sd_export.shipping.quantising import accepted_int8
+from g2sd_export.int8.calibration import inputs_of
+from g2sd_export.shipping.material import Material, TrainingImages
 from g2sd_export.shipping.race import RaceSettings
 from g2sd_export.shipping.ship import Shipment, Way, ship_from
 from g2sd_export.shipping.workshop import Formats, Workshop
@@ -52,6 +51,7 @@ class DenseJob:
         file: The segmenter or detector as it was trained.
         weights_sha256: Digest of the file with its weights.
         samples: Test images with their truth, which every file has to answer like the torch model.
+        train: Training images with theirs, for INT8; None where there are none.
         target: What the device needs.
         settings: Of the export.
         output: What a segmenter's file gives; None takes logits where windows slide, else classes.
@@ -67,6 +67,7 @@ class DenseJob:
     target: Target
     settings: ExportSettings
     output: PixelOutput | None = None
+    train: DenseSamples | None = None
     train_source: str = ""
     test_source: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -123,61 +124,29 @@ def export_dense(job: DenseJob, *, scratch: Path, folder: Path, tick: Tick | Non
     Raises:
         UserError: A file cannot be made, no candidate of the target is for this task, or no test image can be used.
     """
-    usable, images = _usable(job)
-    questions = questions_of(images, job.task)
-    scorer = Scorer(metric_of(job.samples, usable, job.task, job.file.class_names), questions)
-    exam = DenseExam(questions, job.file.class_names, job.target, scorer)
-    material = Material(_float_file(job, scratch), job.task.preprocessing(), questions.windows, np.zeros(0, np.int64))
+    images, names = usable(job.samples, picks_of(len(job.samples), job.settings.max_images).tolist()), job.file.class_names
+    if not images.indices:
+        raise UserError("none of the test images can be used, and nothing can be proven without them; give other ones")
+    questions = questions_of(images.pixels, job.task)
+    scorer = Scorer(metric_of(images, job.task, names), questions)
+    exam = DenseExam(questions, names, job.target, scorer)
+    calibration, held_out = _training_images(job)
+    none = np.zeros(0, np.int64)
+    material = Material(_float_file(job, scratch), job.task.preprocessing(), questions.windows, none, calibration=calibration)
     timing = RaceSettings(batch=job.target.batch.best, seconds=job.settings.timing_seconds)
     told = tick or (lambda done, total, note: None)
-    workshop = Workshop(material, job.target, scratch, told, timing, Formats(accepted_int8, kept_by_rule))
+    workshop = Workshop(material, job.target, scratch, told, timing, Formats(dense_int8(held_out, names), kept_by_rule))
     shipment = ship_from(workshop, exam, TorchNetwork(job.module, job.task))
-    _write(job, shipment, questions, images[0], folder)
+    _write(job, shipment, questions, images.pixels[0], folder, calibration)
     return Exported(open_bundle(folder), shipment)
 
 
-def metric_of(samples: DenseSamples, indices: list[int], task: DenseTask, class_names: tuple[str, ...]) -> Metric:
-    """What the task is about, as the proof asks for it: `miou`, or `ap` and `mask_ap`, of results for these samples in this order.
-
-    Raises:
-        UserError: When it is called: a sample has no truth of the task.
-    """
-
-    def truth(index: int) -> Any:
-        annotated = samples.read(index)
-        found = annotated.classes if task.kind == "segmentation" else annotated.instances
-        if found is None:
-            raise UserError(f"{samples.name(index)} has no truth for {task.kind}; export with a data set that has it")
-        return found
-
-    def miou(results: Iterable[Any]) -> dict[str, float | None]:
-        tally = SegmentationTally(len(class_names))
-        for index, found in zip(indices, results, strict=True):
-            tally.add(found, truth(index))
-        return {"miou": tally.scores(class_names)["miou"]}
-
-    def precision(results: Iterable[Any]) -> dict[str, float | None]:
-        tally = PrecisionTally(class_names)
-        for index, found in zip(indices, results, strict=True):
-            tally.add(found, truth(index))
-        scores = tally.scores()
-        return {"ap": scores["box"]["ap"], "mask_ap": scores["mask"]["ap"]}
-
-    return miou if task.kind == "segmentation" else precision
-
-
-def _usable(job: DenseJob) -> tuple[list[int], list[UInt8[np.ndarray, "h w c"]]]:
-    """Samples that can be read, and their pixels; an unusable one is passed over, as it is in training."""
-    usable, images = [], []
-    for index in picks_of(len(job.samples), job.settings.max_images).tolist():
-        try:
-            images.append(job.samples.read(index).pixels)
-        except BadImage:
-            continue
-        usable.append(index)
-    if not usable:
-        raise UserError("none of the test images can be used, and nothing can be proven without them; give other ones")
-    return usable, images
+def _training_images(job: DenseJob) -> tuple[TrainingImages | None, HeldOut | None]:
+    """Images to calibrate with, and others to choose a quantiser on; none where no candidate needs them."""
+    if job.train is None or not job.target.calibrates:
+        return None, None
+    asked = job.settings.calibration_images or inputs_of(job.target.int8.num_images, job.task.image_px)
+    return quantising_images(job.train, job.task, job.file.class_names, num_calibrated=asked, source=job.train_source)
 
 
 def _float_file(job: DenseJob, scratch: Path) -> Path:
@@ -188,7 +157,14 @@ def _float_file(job: DenseJob, scratch: Path) -> Path:
     return path
 
 
-def _write(job: DenseJob, shipment: Shipment, questions: Questions, picture: UInt8[np.ndarray, "h w c"], folder: Path) -> None:
+def _write(
+    job: DenseJob,
+    shipment: Shipment,
+    questions: Questions,
+    picture: UInt8[np.ndarray, "h w c"],
+    folder: Path,
+    calibration: TrainingImages | None,
+) -> None:
     ways = shipment.shipped(job.target.ship)
     sample = _sample(job, ways, questions, picture)
     licences = job.settings.licences.model_dump(exclude_none=True)
@@ -209,6 +185,7 @@ def _write(job: DenseJob, shipment: Shipment, questions: Questions, picture: UIn
             "target_sha256": job.target.dense_digest,
             "candidates": [plain_outcome(way) for way in shipment.ways],
             "notes": shipment.notes,
+            "calibration": calibration_told(calibration),
             "tools": environment.tool_versions(),
         },
         verdict=shipment.verdict,

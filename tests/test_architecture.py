@@ -44,7 +44,7 @@ TABLE: dict[str, str] = {
     "x.__main__": "x.edge x.tensorrt_build x.tensorrt_bundle x.tensorrt_refit x.tensorrt_settings",
     "x.shipping": "x.answers x.deployable x.edge x.half x.half_choice x.int8 x.proof x.targets x.tensorrt_build x.tensorrt_package "
     "x.tensorrt_settings",
-    "x.dense": "x.answers x.bundle x.edge x.onnx_file x.onnx_graph x.proof x.shipping x.targets",
+    "x.dense": "x.answers x.bundle x.edge x.int8 x.onnx_file x.onnx_graph x.proof x.shipping x.targets",
     # the base
     "d": "",
     "d.errors": "x.edge",
@@ -96,8 +96,9 @@ TABLE: dict[str, str] = {
     # export: what the stage and the command share
     "d.exporting": "d d.data d.environment d.evaluation d.evaluation.calibration d.evaluation.outcomes d.models.deploy "
     "d.settings d.token_merging x.bundle x.device_tolerance x.edge x.int8 x.onnx_file x.shipping x.targets",
-    "d.exporting_dense": "d d.data d.environment d.errors d.evaluation d.exporting d.models d.models.dense.network_file "
-    "d.models.dense.segmenter_file d.settings x.bundle x.dense x.edge x.shipping x.targets",
+    "d.dense_images": "d.data d.errors d.evaluation d.exporting x.dense x.edge x.int8 x.shipping",
+    "d.exporting_dense": "d d.data d.dense_images d.environment d.errors d.exporting d.models d.models.dense.network_file "
+    "d.models.dense.segmenter_file d.settings x.bundle x.dense x.edge x.int8 x.shipping x.targets",
     "d.standing": "d.data d.evaluation d.evaluation.metrics d.evaluation.outcomes d.exporting d.settings x.shipping",
     "d.token_merging": "d.errors d.models x.answers x.edge x.proof x.targets",
     "d.profiling": "d.artifact d.devices d.errors d.models.deploy d.predictors d.profiling.candidate d.profiling.layers "
@@ -154,7 +155,7 @@ TABLE: dict[str, str] = {
     "d.pipeline": "d.artifact d.environment d.errors d.planning d.progress d.ranks d.run_folder d.runtime d.settings "
     "d.stages.context d.training d.warnings_file",
     "d.probe": "d.artifact d.data d.environment d.errors d.pipeline d.planning d.progress d.recipe d.report d.runtime d.settings "
-    "d.training d.zoo x.targets",
+    "d.training d.zoo x.int8 x.targets",
     "d.results": "d.artifact d.report",
     "d.watching": "d.artifact d.errors d.report d.run_folder d.settings d.training d.warnings_file",
     "d.pairing": "d.evaluation d.report x.paired",
@@ -167,7 +168,7 @@ TABLE: dict[str, str] = {
     "d.dense_set": "d.data d.errors x.edge",
     "d.evaluate_dense_command": "d.data d.dense_set d.errors d.evaluate_command d.evaluation d.predictors d.progress d.report d.runtime",
     "d.export_command": "d.data d.errors d.evaluation d.exporting d.predictors d.progress d.settings d.standing x.edge x.targets",
-    "d.export_dense_command": "d.artifact d.dense_set d.errors d.export_command d.exporting d.exporting_dense "
+    "d.export_dense_command": "d.artifact d.data d.dense_set d.errors d.export_command d.exporting d.exporting_dense "
     "d.models.dense.network_file d.predictors d.progress x.dense x.edge x.targets",
     "d.doctor": "d.environment",
     "d.cli_errors": "d.errors",

@@ -116,9 +116,9 @@ def trial_recipe(recipe: Recipe, extent: Extent, running: Set[str]) -> Recipe:
         },
         "profile": {"seconds": PROFILE_SECONDS},
     }
-    if recipe.export is not None and recipe.task is None:
-        _, calibrated = _num_calibrated(recipe.export, extent)
-        changes["export"] = {"max_quantisers": 1, "calibration_images": calibrated, "robustness": {"max_images": _NUM_ROBUST}}
+    if recipe.export is not None:
+        of_classifiers = {"robustness": {"max_images": _NUM_ROBUST}} if recipe.task is None else {}
+        changes["export"] = {"max_quantisers": 1, "calibration_images": _num_calibrated(recipe, extent)[1], **of_classifiers}
     if recipe.evaluate is not None and recipe.evaluate.batch_size is not None:
         changes["evaluate"]["batch_size"] = max(1, min(recipe.evaluate.batch_size, extent.trial_test // _EVALUATE_BATCHES))
     for name, settings in training_of(recipe).items():
@@ -147,29 +147,38 @@ def evaluation_factors(settings: EvaluateSettings, extent: Extent, set_images: i
     return factors
 
 
-def export_factor(note: str, settings: ExportSettings, extent: Extent) -> float:
+def export_factor(note: str, recipe: Recipe, extent: Extent) -> float:
     """How many times as much the run does of what its trial counted while it exported.
 
     Args:
         note: What was counted.
-        settings: What the run exports.
+        recipe: Of the run; it exports.
         extent: Images of both.
 
     Returns:
         1 for what does not depend on the images: files that are made, engines that are built, latency.
     """
+    settings = recipe.export
+    assert settings is not None
     of_run, of_trial = (min(num, settings.max_images or num) for num in (extent.test, extent.trial_test))
     if note.startswith("quantising"):
-        calibrated, tried = _num_calibrated(settings, extent)
+        calibrated, tried = _num_calibrated(recipe, extent)
         return len(_target_of(settings).int8.methods) * calibrated / tried
     if settings.robustness is not None and note.endswith("corrupted"):
         return min(of_run, settings.robustness.max_images) / min(of_trial, _NUM_ROBUST)
     return of_run / of_trial if note.startswith("proving") else 1.0
 
 
-def _num_calibrated(settings: ExportSettings, extent: Extent) -> tuple[int, int]:
+def _num_calibrated(recipe: Recipe, extent: Extent) -> tuple[int, int]:
     """Images that a run calibrates with, and its trial, which keeps as many and more to judge its files on."""
-    wanted = min(extent.train, settings.calibration_images or _target_of(settings).int8.num_images)
+    from g2sd_export.int8.calibration import inputs_of
+
+    settings = recipe.export
+    assert settings is not None
+    planned = _target_of(settings).int8.num_images
+    wanted = min(
+        extent.train, settings.calibration_images or (planned if recipe.task is None else inputs_of(planned, recipe.data.image_px))
+    )
     return wanted, max(_FEWEST_CALIBRATED, min(wanted, extent.trial_train // 4))
 
 

@@ -226,7 +226,7 @@ def _other(row: Estimate, recipe: Recipe, extent: Extent, artifact: Artifact, wa
             seconds = estimates.stretched_seconds(watched.seconds, list(zip(settled, factors, strict=True)))
         case "export":
             assert recipe.export is not None
-            factors = [export_factor(one.note, recipe.export, extent) for one in series]
+            factors = [export_factor(one.note, recipe, extent) for one in series]
             seconds = estimates.stretched_seconds(watched.seconds, list(zip(settled, factors, strict=True)))
         case "profile":
             assert recipe.profile is not None

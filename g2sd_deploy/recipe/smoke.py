@@ -15,7 +15,7 @@ def shrink_for_smoke(recipe: Recipe) -> Recipe:
     data = recipe.data
     images = {name: min(NUM_IMAGES, getattr(data, name) or NUM_IMAGES) for name in ("max_train_images", "max_test_images")}
     training = {"epochs": 1.0, "warmup_epochs": 0.4, "batch_size": BATCH_SIZE}
-    of_classifiers = {"max_quantisers": 1, "calibration_images": 8, "robustness": {"max_images": 4}} if recipe.task is None else {}
+    of_classifiers = {"robustness": {"max_images": 4}} if recipe.task is None else {}
     return with_values(
         recipe,
         {
@@ -28,7 +28,7 @@ def shrink_for_smoke(recipe: Recipe) -> Recipe:
                 "similarity": {"max_images": BATCH_SIZE, "batch_size": BATCH_SIZE},
                 "sets": [],
             },
-            "export": {"timing_seconds": 0.1} | of_classifiers,
+            "export": {"timing_seconds": 0.1, "max_quantisers": 1, "calibration_images": 8} | of_classifiers,
             "profile": {"seconds": 0.1},
         },
     )

@@ -21,7 +21,7 @@ _OF_CLASSES = {
     "specific": ("augment", "mix", "pooling"),
     "baseline": ("augment", "mix", "pooling"),
     "evaluate": ("corruptions", "occlusion", "similarity", "sets", "max_bad_images"),
-    "export": ("robustness", "token_merging", "max_quantisers", "calibration_images"),
+    "export": ("robustness", "token_merging"),
 }
 """Settings of classifiers, which nothing reads in the recipe of a task."""
 

@@ -19,11 +19,13 @@ def export_task(context: Context) -> Made:
     assert settings is not None and task is not None
     student, images = context.inputs["student"], context.inputs["data"].metrics["description"]
     path = student.file(task_file(context.recipe))
+    dataset = open_dense_dataset(context.inputs["data"])
     job = DenseJob(
         name=context.recipe.name,
         file=load_network(path, NETWORK_OF[task.kind]),
         weights_sha256=sha256_of(path),
-        samples=open_dense_dataset(context.inputs["data"]).test,
+        samples=dataset.test,
+        train=dataset.train,
         target=load_target(settings.target).narrowed(settings.only, settings.max_quantisers),
         settings=settings,
         output=task.output if isinstance(task, SegmentationSettings) else None,

@@ -291,7 +291,12 @@ def test_a_detector_is_exported_and_proven_by_its_objects(
 @pytest.mark.parametrize(
     ("model", "options", "told"),
     [
-        ("segmenter", ("--calibrate-on", "x"), "--calibrate-on: for classifiers only, and {} is a segmenter or detector; leave it out"),
+        (
+            "segmenter",
+            ("--calibrate-on", "x"),
+            "--calibrate-on x: {} is for segmentation; give a folder with images/SPLIT",
+        ),
+        ("segmenter", ("--calibrate-split", "test"), "--calibrate-split test: INT8 would be calibrated on the images that judge it"),
         ("segmenter", ("--token-merging", 2), "--token-merging: for classifiers only"),
         ("segmenter", ("--not-corrupted",), "--not-corrupted: for classifiers only"),
         ("detector", ("--output", "classes"), "--output classes: is for segmenters, and {} is a detector; leave it out"),

@@ -344,7 +344,7 @@ def test_only_what_goes_over_images_grows_in_an_export(note: str, factor: float)
     recipe = full_recipe("quickstart", "export.target=cpu-x86", "export.only=[]", "export.max_quantisers=3", "export.max_images=null")
     extent = sizing.extent_of(recipe, 20_000, 5000, 2)
     assert recipe.export is not None
-    assert sizing.export_factor(note, recipe.export, extent) == pytest.approx(factor)
+    assert sizing.export_factor(note, recipe, extent) == pytest.approx(factor)
 
 
 def test_a_trial_keeps_training_images_to_judge_its_int8_file_on() -> None:
@@ -353,7 +353,7 @@ def test_a_trial_keeps_training_images_to_judge_its_int8_file_on() -> None:
     trial = sizing.trial_recipe(recipe, extent, set())
     assert extent.trial_train == 160 and trial.export is not None and trial.export.calibration_images == 40
     assert recipe.export is not None
-    assert sizing.export_factor("quantising: nncf", recipe.export, extent) == pytest.approx(300 / 40 * 5)
+    assert sizing.export_factor("quantising: nncf", recipe, extent) == pytest.approx(300 / 40 * 5)
 
 
 def test_the_arrays_of_the_data_stage_are_sized_by_arithmetic() -> None:

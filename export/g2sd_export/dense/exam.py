@@ -49,8 +49,8 @@ class DenseExam:
         kind = self.questions.task.kind
         if candidate.runtime.startswith("tensorrt"):
             return f"{candidate.runtime} is built for classifiers only; a {kind} network runs on ONNX Runtime or OpenVINO"
-        if candidate.precision in ("int8", "fp8"):
-            return f"{candidate.precision} is made of classifiers only, by quantisers that top-1 judges; a {kind} network stays in float"
+        if candidate.precision == "fp8" or (candidate.precision == "int8" and candidate.on_gpu):
+            return f"{candidate.name} is made of classifiers only; a {kind} network has FP16 on a GPU"
         return ""
 
     def tolerance(self, precision: Precision) -> DenseTolerance:
@@ -96,7 +96,8 @@ def tolerance_of(limits: DenseLimits, task: DenseTask) -> DenseTolerance:
     """What of a target's limits is about the answers of a task."""
     if task.kind == "segmentation":
         return PixelTolerance(limits.changed_share, limits.changed_share_of_image)
-    return BoxTolerance(limits.unmatched_share, limits.max_score_diff, limits.max_box_shift_px, limits.changed_mask_share)
+    shift_px = limits.max_box_shift * task.image_px
+    return BoxTolerance(limits.unmatched_share, limits.max_score_diff, shift_px, limits.changed_mask_share)
 
 
 def open_network(candidate: Candidate, path: Path, task: DenseTask, num_classes: int, *, threads: int) -> Network:

@@ -11,6 +11,9 @@ from jaxtyping import Int64
 
 from ..edge.errors import UserError
 
+_PIXELS_OF_AN_IMAGE = 224**2
+_LEAST = 8
+
 
 @dataclass(frozen=True)
 class CalibrationSet:
@@ -65,3 +68,17 @@ def pick_calibration(labels: Int64[np.ndarray, " num"], ids: Sequence[str], *, c
         counts[label] = counts.get(label, 0) + 1
     digest = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
     return CalibrationSet(tuple(at for _, _, at in chosen), names, dict(sorted(counts.items())), digest)
+
+
+def inputs_of(num_images: int, image_px: int) -> int:
+    """How many inputs of a network have the pixels of some images of 224 px: a map of features has a sample of a range in every place.
+
+    Args:
+        num_images: Images of 224 px, as a target counts them.
+        image_px: Side of an input.
+
+    Returns:
+        No more than ``num_images``, and no fewer than 8 unless ``num_images`` is less.
+    """
+    same = round(num_images * _PIXELS_OF_AN_IMAGE / image_px**2)
+    return min(num_images, max(_LEAST, same))

@@ -21,9 +21,9 @@ class Score:
     """What was measured of a file.
 
     Attributes:
-        drop_points: Percentage points of top-1 lost against float; negative where it gained.
+        drop_points: Percentage points of the task's metric lost against float; negative where it gained.
         latency_ms: Of the file on the target's runtime; None where it was not timed.
-        flipped: Share of decisions in [0, 1] that differ from the float model's.
+        flipped: Share in [0, 1] of decisions that differ from the float model's.
     """
 
     drop_points: float
@@ -58,15 +58,21 @@ class Choice:
 
 
 def choose(
-    files: Sequence[Quantised], score: Callable[[Quantised], Score], *, budget_points: float = 0.3, float_latency_ms: float | None = None
+    files: Sequence[Quantised],
+    score: Callable[[Quantised], Score],
+    *,
+    budget_points: float = 0.3,
+    float_latency_ms: float | None = None,
+    metric: str = "top-1",
 ) -> Choice:
     """Measure quantised files and take one, or none.
 
     Args:
         files: As ``candidates`` gives them.
         score: Measures one; called once for each that has a file.
-        budget_points: Percentage points of top-1 that may be lost.
+        budget_points: Percentage points of the metric that may be lost.
         float_latency_ms: What the float model takes on the same runtime; None where nothing is timed.
+        metric: Its name, for people.
 
     Returns:
         The fastest one inside the budget, the most accurate of those that are as fast within 3 %; none if float is as fast.
@@ -78,17 +84,17 @@ def choose(
     inside = [(file, got) for file, got in scores if math.isfinite(got.drop_points) and got.drop_points <= budget_points]
     if not inside:
         file, got = min(scores, key=lambda each: _rank(each[1]))
-        lost = f"the best of {len(scores)}, {_name(file)}, loses {got.drop_points:.2f} points of top-1"
+        lost = f"the best of {len(scores)}, {_name(file)}, loses {got.drop_points:.2f} points of {metric}"
         return Choice(None, f"INT8 is not used: {lost}, and the budget is {budget_points:g}", scores, missing)
     fastest = min((got.latency_ms for _, got in inside if got.latency_ms is not None), default=None)
     near = [each for each in inside if fastest is None or (each[1].latency_ms or math.inf) <= fastest * (1 + TIE)]
     file, got = min(near, key=lambda each: _rank(each[1]))
     if got.latency_ms is None or float_latency_ms is None:
-        return Choice(file, f"{_name(file)} loses the least, {got.drop_points:.2f} points of top-1", scores, missing)
+        return Choice(file, f"{_name(file)} loses the least, {got.drop_points:.2f} points of {metric}", scores, missing)
     times = f"{got.latency_ms:.3g} ms, float {float_latency_ms:.3g} ms"
     if got.latency_ms >= float_latency_ms * (1 - TIE):
         return Choice(None, f"INT8 is not used: it is not faster ({_name(file)} takes {times})", scores, missing)
-    return Choice(file, f"{_name(file)} takes {times}, and loses {got.drop_points:.2f} points of top-1", scores, missing)
+    return Choice(file, f"{_name(file)} takes {times}, and loses {got.drop_points:.2f} points of {metric}", scores, missing)
 
 
 def rescued(
@@ -114,12 +120,12 @@ def rescued(
         folder: Where files are written; each attempt has its own sub-folder.
         order: Groups, the worst first.
         most: How many may stay float.
-        budget_points: Percentage points of top-1 that may be lost.
+        budget_points: Percentage points of the metric that may be lost.
 
     Returns:
         The attempts in order; the last is inside the budget, or no attempt is. Empty if no group stands out.
     """
-    groups = worst(order, most)
+    groups = worst(order, min(most, len(order) - 1))  # a file in which all layers stay is no INT8 file
     attempts: list[Quantised] = []
     for count in dict.fromkeys(min(2**power, len(groups)) for power in range(len(groups).bit_length() + 1) if groups):
         made = candidates(source, images, scheme=scheme, methods=[method], folder=folder / f"float{count}", keep=groups[:count])

@@ -98,10 +98,36 @@ def attention_of(graph: onnx.GraphProto) -> dict[str, str]:
 
 
 def fed_by_concat(graph: onnx.GraphProto) -> list[str]:
-    """Groups of products with weights whose activations are joined right before, such as the queries of a few chosen tokens."""
+    """Groups of matrices whose activations are joined right before, such as the queries of a few chosen tokens; a Conv of joined maps is
+    none of them."""
     joined = {output for node in graph.node if node.op_type == "Concat" for output in node.output}
-    found = [product.group for product in products(graph) if product.weight and joined & set(product.activations.values())]
+    found = [layer for layer in _layers(graph, "MatMul", "Gemm") if joined & set(layer.activations.values())]
+    return list(dict.fromkeys(layer.group for layer in found))
+
+
+def no_layers(graph: onnx.GraphProto) -> list[str]:
+    """Groups of products with constants that are no layer: means over positions, and tables of relative positions.
+
+    A layer's MatMul has one matrix, on the right. The mean over areas of a map has a matrix on the left and then one on the right, a table
+    is a stack of matrices; neither has much to multiply.
+    """
+    ranks = {item.name: len(item.dims) for item in graph.initializer}
+    outputs = {node.name: set(node.output) for node in graph.node}
+    found, means = [], set[str]()
+    for layer in _layers(graph, "MatMul"):
+        assert layer.weight is not None
+        on_the_left = layer.weight[0] == 0
+        if on_the_left:
+            means |= outputs[layer.name]
+        if on_the_left or ranks[layer.weight[1]] != 2 or means & set(layer.activations.values()):
+            found.append(layer.group)
     return list(dict.fromkeys(found))
+
+
+def _layers(graph: onnx.GraphProto, *kinds: str) -> list[Product]:
+    """Products of some kinds of nodes that have a constant operand, in the graph's order."""
+    names = {node.name for node in graph.node if node.op_type in kinds}
+    return [product for product in products(graph) if product.weight and product.name in names]
 
 
 def array_of(graph: onnx.GraphProto, name: str) -> npt.NDArray[np.generic]:

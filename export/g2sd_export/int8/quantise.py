@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 from ..edge.errors import UserError
 from ..onnx_file import OnnxInfo, write_onnx
-from .graph import Product, fed_by_concat, prepared, products
+from .graph import Product, fed_by_concat, no_layers, prepared, products
 from .observing import Calibrator, Range, activation_ranges
 from .packing import Scheme, check_scheme, num_quantised, packed, signed, unsigned
 from .qdq import Activations, with_qdq
@@ -108,7 +108,8 @@ class Source:
         self.products = products(self.model.graph)
         inside = {product.group: None for product in self.products if product.weight is None}
         # OpenVINO 2026.4 moves a zero point behind a Concat through it and then fails to compile. These products are small.
-        self.always_float = tuple(dict.fromkeys([*(() if attention else inside), *fed_by_concat(self.model.graph)]))
+        others = [*fed_by_concat(self.model.graph), *no_layers(self.model.graph)]
+        self.always_float = tuple(dict.fromkeys([*(() if attention else inside), *others]))
         self._ranges: dict[Calibrator, dict[str, Range]] = {}
         self._smoothed: onnx.ModelProto | None = None
 

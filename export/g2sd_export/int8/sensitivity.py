@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from .feeding import feed_of
 from .observing import Calibrator
 from .packing import Scheme
 from .qdq import with_qdq
-from .quantise import ACTIVATIONS, Images, Source
+from .quantise import ACTIVATIONS, Images, Source, Tick
 
 if TYPE_CHECKING:
     import onnx
@@ -44,9 +44,9 @@ def sensitivities(
     *,
     scheme: Scheme,
     calibrator: Calibrator = "percentile",
-    tick: Callable[[int, int, str], None] | None = None,
+    tick: Tick | None = None,
 ) -> list[Sensitivity]:
-    """Quantise each group of layers alone and compare the answers with the float model's.
+    """Quantise each group of layers of a classifier alone and compare the answers with the float model's.
 
     Args:
         source: The float model with its calibration images.
@@ -56,7 +56,7 @@ def sensitivities(
         tick: Told (done, total, group).
 
     Returns:
-        One for each group, the worst first; NaN or infinite answers count as an infinite error.
+        As ``costs_of_groups``; the error is that of ``relative_error``.
 
     Raises:
         UserError: There are no images, or the float model gives the same answer for every class.
@@ -64,6 +64,34 @@ def sensitivities(
     if not len(images):
         raise UserError("sensitivity: there are no images; wanted at least one")
     reference = logits_of(source.model, images)
+
+    def cost(model: onnx.ModelProto) -> tuple[float, float]:
+        answers = logits_of(model, images)
+        return relative_error(reference, answers), float((answers.argmax(axis=1) != reference.argmax(axis=1)).mean())
+
+    return costs_of_groups(source, cost, scheme=scheme, calibrator=calibrator, tick=tick)
+
+
+def costs_of_groups(
+    source: Source,
+    cost: Callable[[onnx.ModelProto], tuple[float, float]],
+    *,
+    scheme: Scheme,
+    calibrator: Calibrator = "percentile",
+    tick: Tick | None = None,
+) -> list[Sensitivity]:
+    """Quantise each group of layers alone and ask what that costs.
+
+    Args:
+        source: The float model with its calibration images.
+        cost: From a quantised graph to its error and the share of decisions that it changes; squares of errors should add up.
+        scheme: Who computes.
+        calibrator: How ranges are chosen.
+        tick: Told (done, total, group).
+
+    Returns:
+        One for each group, the worst first; NaN or infinite answers count as an infinite error.
+    """
     ranges = source.ranges(calibrator)[calibrator]
     groups = source.groups
     found = []
@@ -71,9 +99,7 @@ def sensitivities(
         if tick is not None:
             tick(done, len(groups), group)
         others = [*source.always_float, *(other for other in groups if other != group)]
-        answers = logits_of(with_qdq(source.model, ranges, activations=ACTIVATIONS[scheme], keep=others), images)
-        flipped = float((answers.argmax(axis=1) != reference.argmax(axis=1)).mean())
-        found.append(Sensitivity(group, relative_error(reference, answers), flipped))
+        found.append(Sensitivity(group, *cost(with_qdq(source.model, ranges, activations=ACTIVATIONS[scheme], keep=others))))
     if tick is not None:
         tick(len(groups), len(groups), "")
     return sorted(found, key=lambda each: (-each.error, each.group))
@@ -103,14 +129,21 @@ def worst(found: Sequence[Sensitivity], most: int) -> tuple[str, ...]:
 
 
 def logits_of(model: onnx.ModelProto, images: Images) -> npt.NDArray[np.float32]:
+    """The answers of a classifier's graph, float32 [N, num_classes]; as ``outputs_of``."""
+    logits: npt.NDArray[np.float32] = outputs_of(model, images)[0]
+    return logits
+
+
+def outputs_of(model: onnx.ModelProto, images: Images, *, batch_size: int = _BATCH) -> tuple[npt.NDArray[Any], ...]:
     """Ask a graph in ONNX Runtime on the CPU.
 
     Args:
         model: Float or quantised.
-        images: uint8 [N, H, W, C].
+        images: uint8 [N, H, W, C], N at least 1.
+        batch_size: Images per call.
 
     Returns:
-        float32 [N, num_classes].
+        Each of its outputs, of all images.
     """
     import onnxruntime
 
@@ -121,4 +154,5 @@ def logits_of(model: onnx.ModelProto, images: Images) -> npt.NDArray[np.float32]
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feed = feed_of(model)
-    return np.concatenate([session.run(None, feed.of(images[at : at + _BATCH]))[0] for at in range(0, len(images), _BATCH)])
+    parts = [session.run(None, feed.of(images[at : at + batch_size])) for at in range(0, len(images), batch_size)]
+    return tuple(np.concatenate(each) for each in zip(*parts, strict=True))

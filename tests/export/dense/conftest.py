@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,20 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from g2sd_export.answers import Count
 from g2sd_export.dense.exam import DenseExam
 from g2sd_export.dense.half import kept_by_rule
 from g2sd_export.dense.onnx_file import dense_metadata, export_dense_onnx
 from g2sd_export.dense.proof import Metric, Scorer
-from g2sd_export.dense.questions import Questions, questions_of
+from g2sd_export.dense.quantising import HeldOut, dense_int8
+from g2sd_export.dense.questions import Questions, answers_to, questions_of
 from g2sd_export.edge.dense.task import DenseTask
 from g2sd_export.edge.preprocess import normalise
-from g2sd_export.shipping.material import Material
+from g2sd_export.shipping.material import Material, TrainingImages
 from g2sd_export.shipping.race import RaceSettings
 from g2sd_export.shipping.ship import Shipment, ship_from
 from g2sd_export.shipping.workshop import Formats, Workshop
-from g2sd_export.targets import Target
+from g2sd_export.targets import Target, load_target
 
 CLASS_NAMES = ("sky", "Wiese für Übermorgen", "dog", "cat")
 PX, PATCH, KEPT = 32, 8, 6
@@ -117,10 +119,10 @@ def make_module(kind: str) -> nn.Module:
     return module.eval()
 
 
-def make_images() -> list[npt.NDArray[np.uint8]]:
-    """Blocks of colour on gradients, of several sizes."""
+def make_images(first: int = 0, sizes: Sequence[tuple[int, int]] = SIZES) -> list[npt.NDArray[np.uint8]]:
+    """Blocks of colour on gradients, of several sizes; others from another number on."""
     images = []
-    for index, (rows, columns) in enumerate(SIZES):
+    for index, (rows, columns) in enumerate(sizes, first):
         draw = np.random.default_rng(index)
         blocks = np.kron(draw.integers(0, 200, (-(-rows // 9), -(-columns // 9), 3)), np.ones((9, 9, 1)))[:rows, :columns]
         images.append((blocks + np.linspace(0, 55, columns)[None, :, None]).astype(np.uint8))
@@ -129,9 +131,6 @@ def make_images() -> list[npt.NDArray[np.uint8]]:
 
 def metric_of(task: DenseTask, questions: Questions, module: nn.Module) -> Metric:
     """Against a truth that is nearly what torch says: the share of pixels that are right, or of boxes that are where they were."""
-    from g2sd_export.answers import Count
-    from g2sd_export.dense.questions import answers_to
-
     truth = list(answers_to(TorchNet(module, task), questions, batch_size=3, count=Count(None, 0)).results(questions))
 
     def metric(results: Iterable[Any]) -> dict[str, float | None]:
@@ -145,12 +144,30 @@ def metric_of(task: DenseTask, questions: Questions, module: nn.Module) -> Metri
 
 
 def make_target(candidates: list[dict[str, str]] = CANDIDATES, **more: Any) -> Target:
-    values = {"name": "mine", "description": "A device.", "candidates": candidates, "tolerance": TOLERANCE, "threads": 1}
+    """What two layers of random weights lose in 8 bits is much, and allowed."""
+    loss = {"max_metric_drop_points": 60.0, "unmatched_share": 0.5, "changed_mask_share": 0.2, "changed_share_of_image": 0.5}
+    values: dict[str, Any] = {"name": "mine", "description": "A device.", "candidates": candidates, "tolerance": TOLERANCE, "threads": 1}
+    values |= {"int8": {"methods": ["ort-minmax"]}, "dense": {"int8": {**load_target("cpu-x86").limits("int8").model_dump(), **loss}}}
     return Target.model_validate({**values, **more})
 
 
+def make_training(task: DenseTask, reference: nn.Module) -> tuple[TrainingImages, HeldOut]:
+    """Images to calibrate with and others to judge on, whose truth is nearly what the reference says."""
+    windows = questions_of(make_images(50, SIZES * 2), task).windows
+    held_out = questions_of(make_images(80, SIZES * 2), task)
+    names = tuple(f"image {index}" for index in range(2 * len(SIZES)))
+    seen = TrainingImages(windows, np.zeros(len(windows), np.int64), names, "made-up")
+    return seen, HeldOut(held_out, metric_of(task, held_out, reference))
+
+
 def ship_tiny(
-    task: DenseTask, folder: Path, *, module: nn.Module | None = None, reference: nn.Module | None = None, target: Target | None = None
+    task: DenseTask,
+    folder: Path,
+    *,
+    module: nn.Module | None = None,
+    reference: nn.Module | None = None,
+    target: Target | None = None,
+    training: tuple[TrainingImages | None, HeldOut | None] | None = None,
 ) -> Made:
     """Export a module and prove it against a reference, which is the module itself unless a test says otherwise."""
     module = module or make_module(task.kind)
@@ -159,9 +176,11 @@ def ship_tiny(
     metadata = dense_metadata(task, CLASS_NAMES, weights_sha256="ab" * 32, recipe="tiny")
     path = folder / "float.onnx"
     export_dense_onnx(module, task, num_classes=len(CLASS_NAMES), path=path, metadata=metadata)
-    material = Material(path, task.preprocessing(), questions.windows, np.zeros(0, np.int64))
+    calibration, held_out = training or make_training(task, reference)
+    material = Material(path, task.preprocessing(), questions.windows, np.zeros(0, np.int64), calibration=calibration)
     exam = DenseExam(questions, CLASS_NAMES, target, Scorer(metric_of(task, questions, reference), questions))
-    shop = Workshop(material, target, folder, lambda done, total, note: None, RaceSettings(seconds=0.01), Formats(kept=kept_by_rule))
+    formats = Formats(dense_int8(held_out, CLASS_NAMES), kept_by_rule)
+    shop = Workshop(material, target, folder, lambda done, total, note: None, RaceSettings(seconds=0.01), formats)
     return Made(task, module, path, questions, target, ship_from(shop, exam, TorchNet(reference, task)))
 
 

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from g2sd_deploy.data.dense.annotations import Annotated, Instances
 from g2sd_deploy.data.images import BadImage
+from g2sd_deploy.dense_images import metric_of, quantising_images, usable
 from g2sd_deploy.errors import UserError
 from g2sd_deploy.exporting import Exported, failure_of, figures, timings
-from g2sd_deploy.exporting_dense import DenseJob, export_dense, metric_of
+from g2sd_deploy.exporting_dense import DenseJob, export_dense
 from g2sd_deploy.models.dense.detector import Detector
 from g2sd_deploy.models.dense.detector_file import DetectorFile
 from g2sd_deploy.models.dense.detector_spec import DetectorSpec
@@ -24,17 +26,31 @@ from g2sd_deploy.profiling.layers import layer_tables, subjects_of_bundle
 from g2sd_deploy.settings import ExportSettings
 from g2sd_export.edge.dense.task import DenseTask
 from g2sd_export.edge.selftest import run_selftest
-from g2sd_export.targets import load_target
+from g2sd_export.int8.packing import num_quantised
+from g2sd_export.targets import DenseLimits, Int8Plan, load_target
 
 NAMES = ("sky", "dog", "cat")
-SETTINGS = ExportSettings(timing_seconds=0.02, num_samples=2, max_images=4)
+SETTINGS = ExportSettings(timing_seconds=0.02, num_samples=2, max_images=4, calibration_images=16)
+LENIENT = DenseLimits(
+    changed_share=0.5,
+    changed_share_of_image=0.9,
+    unmatched_share=0.9,
+    max_score_diff=1.0,
+    max_box_shift=1.0,
+    changed_mask_share=0.9,
+    max_metric_drop_points=50.0,
+)
+"""Random weights lose much in 8 bits."""
 
 
 class Samples:
-    """Five images with all truths; the second cannot be read."""
+    """Images with all truths; the second cannot be read."""
+
+    def __init__(self, num: int = 5, first: int = 0) -> None:
+        self.num, self.first = num, first
 
     def __len__(self) -> int:
-        return 5
+        return self.num
 
     def name(self, index: int) -> str:
         return f"image {index}"
@@ -42,8 +58,8 @@ class Samples:
     def read(self, index: int) -> Annotated:
         if index == 1:
             raise BadImage("torn")
-        draw = np.random.default_rng(index)
-        rows, columns = 30 + 5 * index, 44 - 3 * index
+        draw = np.random.default_rng(self.first + index)
+        rows, columns = 30 + 5 * (index % 5), 44 - 3 * (index % 5)
         pixels = np.kron(draw.integers(0, 256, (8, 8, 3)), np.ones((8, 8, 1)))[:rows, :columns].astype(np.uint8)
         masks = np.zeros((1, rows, columns), bool)
         masks[0, 4:20, 4:16] = True
@@ -83,9 +99,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
         if kind not in known:
             root = tmp_path_factory.mktemp(kind)
             target = load_target("cpu-x86").narrowed(("fp32-onnxruntime", "int8-onnxruntime"), None)
-            job = DenseJob(
-                "tiny", network(kind), "ab" * 32, Samples(), target, SETTINGS, test_source="made-up", provenance={"recipe": "tiny"}
-            )
+            target = target.model_copy(update={"int8": Int8Plan(methods=("ort-minmax",)), "dense": {"int8": LENIENT}})
+            told: dict[str, Any] = {"train_source": "made-up, train", "test_source": "made-up", "provenance": {"recipe": "tiny"}}
+            job = DenseJob("tiny", network(kind), "ab" * 32, Samples(), target, SETTINGS, train=Samples(40, 100), **told)
             known[kind] = export_dense(job, scratch=root, folder=root / "bundle")
         return known[kind]
 
@@ -98,13 +114,27 @@ BOTH = pytest.mark.parametrize("kind", ["segmentation", pytest.param("detection"
 @BOTH
 def test_a_real_network_is_proven_with_its_metric_and_ships(kind: str, exported: Callable[[str], Exported]) -> None:
     found = figures(exported(kind))
-    assert (found["verdict"], found["default"], failure_of(found)) == ("passed", "fp32-onnxruntime", "")
+    assert (found["verdict"], failure_of(found)) == ("passed", "")
     assert found["parity"]["num_images"] == 3  # of four, one of which is torn
     metrics = {"miou_reference", "miou_candidate"} if kind == "segmentation" else {"ap_candidate", "mask_ap_reference", "unmatched_share"}
-    assert metrics <= set(found["parity"]) and metrics <= set(found["candidates"][1]) and found["candidates"][0]["verdict"] == "not_run"
-    assert set(timings(exported(kind))["latency"]) == {"fp32-onnxruntime"}
+    assert metrics <= set(found["parity"]) and all(metrics <= set(one) for one in found["hops"])
+    assert [one["verdict"] for one in found["candidates"]] == ["passed", "passed"]
+    assert set(timings(exported(kind))["latency"]) == {"fp32-onnxruntime", "int8-onnxruntime"}
     assert run_selftest(exported(kind).bundle.folder, threads=1).verdict == "passed"
     assert json.dumps(found)
+
+
+@BOTH
+def test_its_int8_file_is_calibrated_and_judged_on_different_training_images(kind: str, exported: Callable[[str], Exported]) -> None:
+    bundle, notes = exported(kind).bundle, figures(exported(kind))["notes"]["int8"]
+    assert notes["accepted"] == "ort-minmax" and notes["num_calibrated"] + notes["num_judged"] == 39  # of 40 one is torn
+    manifest = json.loads((bundle.folder / "manifest.json").read_bytes())
+    assert manifest["provenance"]["calibration"]["source"] == "made-up, train"
+    assert len(set(manifest["provenance"]["calibration"]["ids"])) == notes["num_calibrated"]
+    int8, fp32 = (onnx.load(bundle.folder / "models" / f"{name}.onnx") for name in ("int8", "fp32"))
+    assert num_quantised(int8.graph) > 10 and num_quantised(fp32.graph) == 0
+    sizes = [(bundle.folder / "models" / f"{name}.onnx").stat().st_size for name in ("int8", "fp32")]
+    assert sizes[0] < sizes[1]
 
 
 @BOTH
@@ -130,6 +160,26 @@ def test_metrics_are_those_of_the_evaluation_and_need_the_truth() -> None:
 
     task = DenseTask("segmentation", 32, 3, (0.5,) * 3, (0.2,) * 3)
     truth = [Samples().read(index).classes for index in (0, 2)]
-    assert metric_of(Samples(), [0, 2], task, NAMES)(truth) == {"miou": 1.0}
+    assert metric_of(usable(Samples(), (0, 1, 2)), task, NAMES)(truth) == {"miou": 1.0}
     with pytest.raises(UserError, match="image 0 has no truth for segmentation"):
-        metric_of(Blind(), [0, 2], task, NAMES)(truth)
+        metric_of(usable(Blind(), (0, 2)), task, NAMES)(truth)
+
+
+def test_training_images_are_picked_by_their_names_and_never_both_calibrate_and_judge() -> None:
+    task = network("segmentation").task
+    seen, held_out = quantising_images(Samples(40), task, NAMES, num_calibrated=12, source="made-up")
+    again, _ = quantising_images(Samples(40), task, NAMES, num_calibrated=20, source="made-up")
+    assert seen is not None and again is not None and held_out is not None
+    assert set(seen.ids) < set(again.ids) and len(seen.images) == 12 and seen.images.shape[1:] == (32, 32, 3)
+    assert len(held_out.questions.placements) + len(seen.ids) == 39
+    none, nobody = quantising_images(Samples(1), task, NAMES, num_calibrated=12, source="made-up")
+    assert none is not None and nobody is None
+
+
+def test_without_training_images_int8_fails_and_says_what_to_name(tmp_path: Path) -> None:
+    target = load_target("cpu-x86").narrowed(("fp32-onnxruntime", "int8-onnxruntime"), None)
+    job = DenseJob("tiny", network("segmentation"), "ab" * 32, Samples(), target, SETTINGS)
+    made = export_dense(job, scratch=tmp_path, folder=tmp_path / "bundle")
+    outcome = next(way.outcome for way in made.shipment.ways if way.name == "int8-onnxruntime")
+    assert outcome.verdict == "failed" and "INT8 needs training images to calibrate with" in outcome.reason
+    assert figures(made)["verdict"] == "passed" and figures(made)["default"] == "fp32-onnxruntime"

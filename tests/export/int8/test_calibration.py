@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from g2sd_export.edge.errors import UserError
-from g2sd_export.int8.calibration import pick_calibration
+from g2sd_export.int8.calibration import inputs_of, pick_calibration
 
 LABELS = np.repeat(np.arange(5), 20)
 IDS = [f"train/{label}/{at}.jpg" for at, label in enumerate(LABELS)]
@@ -56,3 +56,10 @@ def test_more_images_than_there_are_gives_all() -> None:
 def test_what_cannot_be_picked_from_is_refused(labels: list[int], ids: list[str], count: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
         pick_calibration(np.array(labels, dtype=np.int64), ids, count=count)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "image_px", "inputs"), [(300, 224, 300), (300, 64, 300), (300, 512, 57), (300, 1024, 14), (300, 4096, 8), (5, 512, 5)]
+)
+def test_large_inputs_are_fewer_for_each_has_more_places(num_images: int, image_px: int, inputs: int) -> None:
+    assert inputs_of(num_images, image_px) == inputs

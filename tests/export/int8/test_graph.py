@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from g2sd_export.edge.errors import UserError
-from g2sd_export.int8.graph import prepared, products
+from g2sd_export.int8.graph import fed_by_concat, no_layers, prepared, products
 
 Answers = Callable[..., list[npt.NDArray[Any]]]
 
@@ -78,3 +78,44 @@ def test_a_file_without_products_is_refused() -> None:
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", inputs, outputs)
     with pytest.raises(UserError, match="no MatMul, Gemm or Conv with constant weights"):
         prepared(helper.make_model(graph).SerializeToString())
+
+
+def graph_of(nodes: list[onnx.NodeProto], inputs: dict[str, list[int]], **constants: npt.NDArray[np.float32]) -> onnx.ModelProto:
+    """The last node's output is the graph's."""
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, 1, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(nodes[-1].output[0], 1, None)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return prepared(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString())
+
+
+def test_means_and_tables_are_no_layers_and_a_linear_layer_is_one() -> None:
+    """Means over the halves of a map, as a pyramid pools them; a table of positions, a matrix for each query's place; and a layer."""
+    half = np.kron(np.eye(2), np.full((1, 4), 0.25)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["half", "map"], ["rows"], "rows"),
+        helper.make_node("MatMul", ["rows", "turned"], ["both"], "columns"),
+        helper.make_node("MatMul", ["map", "table"], ["placed"], "table"),
+        helper.make_node("MatMul", ["map", "layer"], ["made"], "layer"),
+        helper.make_node("MatMul", ["made", "next"], ["last"], "next"),
+        helper.make_node("Concat", ["both", "placed", "last"], ["all"], axis=-1),
+    ]
+    weights = {"half": half, "turned": half.T.copy(), "table": np.ones((3, 8, 2), np.float32), "layer": np.ones((8, 8), np.float32)}
+    model = graph_of(nodes, {"map": [1, 3, 8, 8]}, **weights, next=np.ones((8, 5), np.float32))
+    assert no_layers(model.graph) == ["rows", "columns", "table"]
+    assert [product.group for product in products(model.graph)] == ["rows", "columns", "table", "layer", "next"]
+
+
+def test_joined_tokens_stay_float_before_a_matrix_and_not_before_a_convolution() -> None:
+    nodes = [
+        helper.make_node("Concat", ["a", "b"], ["joined"], axis=1),
+        helper.make_node("Conv", ["joined", "kernel"], ["seen"], "conv"),
+        helper.make_node("MatMul", ["joined", "matrix"], ["made"], "matmul"),
+        helper.make_node("Concat", ["seen", "made"], ["all"], axis=1),
+    ]
+    kernel, matrix = np.ones((2, 4, 1, 1), np.float32), np.ones((6, 6), np.float32)
+    model = graph_of(nodes, {"a": [1, 2, 6, 6], "b": [1, 2, 6, 6]}, kernel=kernel, matrix=matrix)
+    assert fed_by_concat(model.graph) == ["matmul"]
