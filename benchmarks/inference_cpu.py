@@ -87,11 +87,11 @@ def rivals(file: ClassifierFile, calibration: np.ndarray, threads: int, folder: 
     floats = [normalise(image[None], pre) for image in calibration]
     return [
         _eager(model, pre),
-        _onnxruntime("ONNX Runtime fp32", onnx, pre, threads),
-        _openvino("OpenVINO fp32", onnx, pre, threads, INFERENCE_PRECISION_HINT="f32"),
-        _openvino("OpenVINO as it comes", onnx, pre, threads),
-        _onnxruntime("ONNX Runtime INT8", _ort_int8(onnx, floats, folder), pre, threads),
-        _openvino("NNCF + OpenVINO INT8", _nncf_int8(onnx, floats, folder), pre, threads),
+        onnxruntime_rival("ONNX Runtime fp32", onnx, pre, threads),
+        openvino_rival("OpenVINO fp32", onnx, pre, threads, INFERENCE_PRECISION_HINT="f32"),
+        openvino_rival("OpenVINO as it comes", onnx, pre, threads),
+        onnxruntime_rival("ONNX Runtime INT8", _ort_int8(onnx, floats, folder), pre, threads),
+        openvino_rival("NNCF + OpenVINO INT8", nncf_int8(onnx, floats, folder), pre, threads),
     ]
 
 
@@ -103,7 +103,7 @@ def _eager(model: torch.nn.Module, pre: Preprocessing) -> Rival:
     return Rival("timm eager fp32", pre, run)
 
 
-def _onnxruntime(name: str, path: Path, pre: Preprocessing, threads: int) -> Rival:
+def onnxruntime_rival(name: str, path: Path, pre: Preprocessing, threads: int) -> Rival:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -112,7 +112,7 @@ def _onnxruntime(name: str, path: Path, pre: Preprocessing, threads: int) -> Riv
     return Rival(name, pre, lambda inputs: session.run(None, {"images": inputs})[0], version=onnxruntime.__version__)
 
 
-def _openvino(name: str, path: Path, pre: Preprocessing, threads: int, **more: Any) -> Rival:
+def openvino_rival(name: str, path: Path, pre: Preprocessing, threads: int, **more: Any) -> Rival:
     import openvino
 
     core = shared_core()
@@ -139,7 +139,7 @@ def _ort_int8(onnx: Path, floats: list[np.ndarray], folder: Path) -> Path:
     return path
 
 
-def _nncf_int8(onnx: Path, floats: list[np.ndarray], folder: Path) -> Path:
+def nncf_int8(onnx: Path, floats: list[np.ndarray], folder: Path) -> Path:
     import nncf
     import openvino
 
