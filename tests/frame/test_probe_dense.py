@@ -28,8 +28,10 @@ def test_images_with_a_truth_are_counted_and_read_anew_for_every_step(task: str)
     assert sizing.decoded_bytes(recipe, 2000, 300) == (0, 0)  # they are listed, not stored
     trial = sizing.trial_recipe(recipe, extent, {"generic", "specific"})
     assert (trial.data.max_train_images, trial.data.source) == (1280, "scenes")
-    assert trial.export is not None and (trial.export.max_quantisers, trial.export.calibration_images) == (1, 300)
-    assert trial.export.robustness == recipe.export.robustness if recipe.export else False
+    assert trial.export is not None and (trial.export.max_quantisers, trial.export.calibration_images) == (1, 128)
+    assert recipe.export is not None and trial.export.robustness == recipe.export.robustness, "only classifiers are corrupted"
+    large = sizing.trial_recipe(recipe_of(task, "export.calibration_images=null", "data.image_px=512"), extent, set()).export
+    assert large is not None and large.calibration_images == 57, "inputs of 512 px, with the pixels of 300 of 224 px"
     assert trial.specific is not None and trial.specific.epochs * (1280 // 16) == pytest.approx(sizing.NUM_STEPS)
 
 
