@@ -19,7 +19,7 @@ from ..int8.calibration import inputs_of
 from ..int8.choosing import Score
 from ..int8.quantise import Source
 from ..int8.sensitivity import Sensitivity, costs_of_groups, outputs_of
-from ..shipping.quantising import NO_TRAINING_IMAGES, ON_CPU, within_budget
+from ..shipping.quantising import ON_CPU, within_budget
 from ..shipping.workshop import Workshop
 from ..targets import Candidate
 from .exam import open_network, tolerance_of
@@ -58,13 +58,7 @@ def dense_int8(held_out: HeldOut | None, class_names: tuple[str, ...]) -> Callab
     Returns:
         A function for ``Formats.int8``.
     """
-
-    def made(shop: Workshop) -> Path:
-        if held_out is None:
-            raise UserError(NO_TRAINING_IMAGES)
-        return within_budget(shop, shop.pixels, _Judge(shop, held_out, class_names))
-
-    return made
+    return lambda shop: within_budget(shop, shop.pixels, held_out, lambda images: _Judge(shop, images, class_names))
 
 
 class _Judge:

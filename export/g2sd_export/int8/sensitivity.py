@@ -56,7 +56,7 @@ def sensitivities(
         tick: Told (done, total, group).
 
     Returns:
-        As ``costs_of_groups``; the error is that of ``relative_error``.
+        As ``costs_of_groups``; the error is that of ``relative_error``, infinite for NaN or infinite answers.
 
     Raises:
         UserError: There are no images, or the float model gives the same answer for every class.
@@ -90,7 +90,7 @@ def costs_of_groups(
         tick: Told (done, total, group).
 
     Returns:
-        One for each group, the worst first; NaN or infinite answers count as an infinite error.
+        One for each group, the worst first.
     """
     ranges = source.ranges(calibrator)[calibrator]
     groups = source.groups

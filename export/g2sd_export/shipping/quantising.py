@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from .runtimes import open_candidate, why_not
 
 if TYPE_CHECKING:
     from .workshop import Workshop
+
+HeldOut = TypeVar("HeldOut")
+"""Training images that nothing was calibrated with, as a judge takes them."""
 
 _POINTS = 100
 _NUM_SENSITIVE = 32
@@ -69,29 +72,26 @@ def accepted_int8(shop: Workshop) -> Path:
     Raises:
         UserError: There are no training images, or no file keeps the accuracy budget.
     """
-    if shop.material.held_out is None:
-        raise UserError(NO_TRAINING_IMAGES)
-    return within_budget(shop, _pixels(shop), _Top1(shop, shop.material.held_out))
+    return within_budget(shop, _pixels(shop), shop.material.held_out, lambda held_out: _Top1(shop, held_out))
 
 
-NO_TRAINING_IMAGES = "INT8 needs training images to calibrate with and others to be judged on, and there are too few; name more"
-
-
-def within_budget(shop: Workshop, source_onnx: Path, judge: Judge) -> Path:
+def within_budget(shop: Workshop, source_onnx: Path, held_out: HeldOut | None, judge_of: Callable[[HeldOut], Judge]) -> Path:
     """Quantise, judge, and where no file keeps the budget, leave the most sensitive layers in float.
 
     Args:
         shop: The target, and the images to calibrate with; is told how the file was made.
         source_onnx: The float file.
-        judge: Of the files.
+        held_out: What files are judged on; None where there are no such images.
+        judge_of: Their judge, on these images.
 
     Raises:
-        UserError: There are no images to calibrate with, or no file keeps the judge's budget.
+        UserError: There are no images to calibrate with or to be judged on, or no file keeps the judge's budget.
     """
-    calibration, plan, budget = shop.material.calibration, shop.target.int8, judge.budget_points
-    if calibration is None:
-        raise UserError(NO_TRAINING_IMAGES)
-    source, trial = Source(source_onnx, calibration.images), _Trial(shop, judge)
+    calibration, plan = shop.material.calibration, shop.target.int8
+    if calibration is None or held_out is None:
+        raise UserError("INT8 needs training images to calibrate with and others to be judged on, and there are too few; name more")
+    source, judge = Source(source_onnx, calibration.images), judge_of(held_out)
+    trial, budget = _Trial(shop, judge), judge.budget_points
     folder = shop.scratch / "int8"
     files = candidates(source, calibration.images, scheme=plan.scheme, methods=plan.methods, folder=folder, tick=_noted(shop, "quantising"))
     choice = choose(files, trial.of(files), budget_points=budget, metric=judge.metric)
