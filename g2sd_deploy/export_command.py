@@ -155,20 +155,18 @@ def _training(asked: Asked, target: "Target", source: "Source") -> "tuple[Sample
     """
     from g2sd_deploy.exporting import images_of
 
-    on = calibrating_on(asked, target)
-    if on is None:
+    if not target.calibrates:
         return None, ""
+    on = calibrating_on(asked)
     return _samples("--calibrate-on", on, asked.calibrate_split, source), images_of(on, asked.calibrate_split)
 
 
-def calibrating_on(asked: Asked, target: "Target") -> str | None:
-    """Where training images come from; None where no candidate needs any.
+def calibrating_on(asked: Asked) -> str:
+    """Where training images come from.
 
     Raises:
         UserError: They would be those of the proof.
     """
-    if not target.calibrates:
-        return None
     on = asked.calibrate_on or asked.on
     if (on, asked.calibrate_split) == (asked.on, asked.split):
         raise UserError(

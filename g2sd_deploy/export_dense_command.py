@@ -94,10 +94,11 @@ def _training(asked: Asked, target: "Target", model: _Model, *, ignore_zero: boo
     """
     from g2sd_deploy.dense_set import set_for
     from g2sd_deploy.exporting import images_of
+    from g2sd_export.dense.exam import calibrates
 
-    on = calibrating_on(asked, target)
-    if on is None:
+    if not calibrates(target, model.task):
         return None, ""
+    on = calibrating_on(asked)
     source = set_for(model, on, ignore_zero=ignore_zero, option="--calibrate-on")
     return source.samples(asked.calibrate_split, None), images_of(on, asked.calibrate_split)
 

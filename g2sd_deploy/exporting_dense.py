@@ -21,7 +21,7 @@ from g2sd_deploy.models.dense.segmenter_shipping import as_shipped
 from g2sd_deploy.settings import ExportSettings
 from g2sd_export.bundle import BuiltVariant, Variant, open_bundle
 from g2sd_export.dense.bundle import PickedSample, input_of, output_of, write_dense_bundle
-from g2sd_export.dense.exam import DenseExam, open_network, tolerance_of
+from g2sd_export.dense.exam import DenseExam, calibrates, open_network, tolerance_of
 from g2sd_export.dense.half import kept_by_rule
 from g2sd_export.dense.onnx_file import PixelOutput, dense_metadata, export_dense_onnx
 from g2sd_export.dense.picking import device_tolerance, pick_windows
@@ -51,10 +51,10 @@ class DenseJob:
         file: The segmenter or detector as it was trained.
         weights_sha256: Digest of the file with its weights.
         samples: Test images with their truth, which every file has to answer like the torch model.
-        train: Training images with theirs, for INT8; None where there are none.
         target: What the device needs.
         settings: Of the export.
         output: What a segmenter's file gives; None takes logits where windows slide, else classes.
+        train: Training images with their truth, for INT8; None where there are none.
         train_source: Where the training images come from, for people.
         test_source: Where the images of the proof come from, for people.
         provenance: JSON values for the manifest.
@@ -143,7 +143,7 @@ def export_dense(job: DenseJob, *, scratch: Path, folder: Path, tick: Tick | Non
 
 def _training_images(job: DenseJob) -> tuple[TrainingImages | None, HeldOut | None]:
     """Images to calibrate with, and others to choose a quantiser on; none where no candidate needs them."""
-    if job.train is None or not job.target.calibrates:
+    if job.train is None or not calibrates(job.target, job.task):
         return None, None
     asked = job.settings.calibration_images or inputs_of(job.target.int8.num_images, job.task.image_px)
     return quantising_images(job.train, job.task, job.file.class_names, num_calibrated=asked, source=job.train_source)

@@ -46,12 +46,7 @@ class DenseExam:
 
     def refusal(self, candidate: Candidate) -> str:
         """Why there is no such file of a segmenter or a detector; empty where there may be."""
-        kind = self.questions.task.kind
-        if candidate.runtime.startswith("tensorrt"):
-            return f"{candidate.runtime} is built for classifiers only; a {kind} network runs on ONNX Runtime or OpenVINO"
-        if candidate.precision == "fp8" or (candidate.precision == "int8" and candidate.on_gpu):
-            return f"{candidate.name} is made of classifiers only; a {kind} network has FP16 on a GPU"
-        return ""
+        return _refusal(candidate, self.questions.task)
 
     def tolerance(self, precision: Precision) -> DenseTolerance:
         """How far a link of this number format may be from the one before it."""
@@ -90,6 +85,19 @@ class DenseExam:
         wanted = {"class_names": list(self.class_names), "task": self.questions.task.to_dict()}
         refuse_other_metadata(path.name, network.metadata, wanted)
         return network
+
+
+def calibrates(target: Target, task: DenseTask) -> bool:
+    """Whether a candidate of a target is made with training images, for this task."""
+    return any(candidate.precision == "int8" and not _refusal(candidate, task) for candidate in target.candidates)
+
+
+def _refusal(candidate: Candidate, task: DenseTask) -> str:
+    if candidate.runtime.startswith("tensorrt"):
+        return f"{candidate.runtime} is built for classifiers only; a {task.kind} network runs on ONNX Runtime or OpenVINO"
+    if candidate.precision == "fp8" or (candidate.precision == "int8" and candidate.on_gpu):
+        return f"{candidate.name} is made of classifiers only; a {task.kind} network has FP16 on a GPU"
+    return ""
 
 
 def tolerance_of(limits: DenseLimits, task: DenseTask) -> DenseTolerance:

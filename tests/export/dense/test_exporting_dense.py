@@ -27,7 +27,7 @@ from g2sd_deploy.settings import ExportSettings
 from g2sd_export.edge.dense.task import DenseTask
 from g2sd_export.edge.selftest import run_selftest
 from g2sd_export.int8.packing import num_quantised
-from g2sd_export.targets import DenseLimits, Int8Plan, load_target
+from g2sd_export.targets import Candidate, DenseLimits, Int8Plan, load_target
 
 NAMES = ("sky", "dog", "cat")
 SETTINGS = ExportSettings(timing_seconds=0.02, num_samples=2, max_images=4, calibration_images=16)
@@ -174,6 +174,19 @@ def test_training_images_are_picked_by_their_names_and_never_both_calibrate_and_
     assert len(held_out.questions.placements) + len(seen.ids) == 39
     none, nobody = quantising_images(Samples(1), task, NAMES, num_calibrated=12, source="made-up")
     assert none is not None and nobody is None
+
+
+def test_training_images_are_left_alone_where_no_candidate_of_the_task_is_calibrated(tmp_path: Path) -> None:
+    class Untouched(Samples):
+        def read(self, index: int) -> Annotated:
+            raise AssertionError("nothing is calibrated")
+
+    target = load_target("rtx-40")
+    target = target.model_copy(update={"candidates": (*target.candidates, Candidate(runtime="onnxruntime", precision="fp32"))})
+    job = DenseJob("tiny", network("segmentation"), "ab" * 32, Samples(), target, SETTINGS, train=Untouched(40))
+    made = export_dense(job, scratch=tmp_path, folder=tmp_path / "bundle")
+    assert figures(made)["verdict"] == "passed" and target.calibrates
+    assert json.loads((tmp_path / "bundle" / "manifest.json").read_bytes())["provenance"]["calibration"] is None
 
 
 def test_without_training_images_int8_fails_and_says_what_to_name(tmp_path: Path) -> None:
