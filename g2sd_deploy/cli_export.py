@@ -142,7 +142,7 @@ def candidates_table(made: dict[str, Any]) -> "Table":
 
     parity = made["parity"]
     columns = _COLUMNS[made.get("task", "classification")]
-    reference, score = parity[columns.reference], columns.headings[0]
+    reference, score = parity.get(columns.reference), columns.headings[0]  # a task that was not run has no scores
     images = f"{parity['num_images']} images, float {score} {reference:.2%}" if reference is not None else ""
     table = Table(title=f"{made['target']}: {images}" if images else made["target"], title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("candidate", "verdict", *columns.headings, "p50 ms", "MiB"):

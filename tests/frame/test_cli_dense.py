@@ -27,7 +27,8 @@ from g2sd_deploy.models.dense.segmenter_file import SegmenterFile, save_segmente
 from g2sd_deploy.models.vit import EncoderSpec
 from g2sd_deploy.settings import ExportSettings
 from g2sd_export.edge.dense.task import DenseTask
-from g2sd_export.targets import load_target
+from g2sd_export.shipping.runtimes import why_not
+from g2sd_export.targets import Candidate, load_target
 
 G2sd = Callable[..., Any]
 PX = 32
@@ -286,6 +287,27 @@ def test_a_detector_is_exported_and_proven_by_its_objects(
     made = json.loads(answer.out)
     assert (made["task"], made["verdict"], made["parity"]["num_images"]) == ("detection", "passed", 2)
     assert g2sd("bundle", "verify", tmp_path / "bundle").code == 0
+
+
+def test_what_this_machine_cannot_run_is_told_in_the_table(
+    g2sd: G2sd, segmenter: tuple[Path, SegmenterFile], scenes: Path, tmp_path: Path
+) -> None:
+    """Nothing of it is calibrated, so that no training images are asked for."""
+    if not why_not(Candidate(runtime="onnxruntime", precision="fp16", provider="TensorrtExecutionProvider")):
+        pytest.skip("this machine can run it")
+    target = tmp_path / "gpu.yaml"
+    target.write_text(
+        "name: gpu\ndescription: A GPU.\nint8: {scheme: tensorrt}\ncandidates:\n"
+        "  - {runtime: tensorrt_rtx, precision: int8}\n  - {runtime: onnxruntime, precision: fp16, provider: TensorrtExecutionProvider}\n"
+        "tolerance: {fp32: {max_abs_logit_diff: 1.0}, fp16: {max_abs_logit_diff: 1.0}, int8: {max_abs_logit_diff: 1.0}}\n"
+    )
+    root = shutil.copytree(scenes / "masks", tmp_path / "masks")
+    for part in ("images", "annotations"):
+        shutil.rmtree(root / part / "train")
+    answer = g2sd("export", segmenter[0], "--on", root, "--target", target, "--max-images", 2, "--out", tmp_path / "bundle")
+    assert answer.code == 0, answer.err
+    assert "fp16-onnxruntime-tensorrt   not run" in answer.out and "bundle (not run)" in answer.out
+    assert "tensorrt_rtx is built for classifiers only" in answer.out
 
 
 @pytest.mark.parametrize(
