@@ -64,7 +64,8 @@ def _candidates(run: RunSummary) -> tuple[Verdict, ...]:
     candidates = run.export.candidates if run.export else ()
     if not candidates:
         return ()
-    outcome: Outcome = "passed" if any(one.verdict == "passed" for one in candidates) else "failed"
+    found = {one.verdict for one in candidates}
+    outcome: Outcome = "passed" if "passed" in found else "failed" if "failed" in found else "not_run"
     parts = tuple((one.name, one.verdict) for one in candidates)
     return (Verdict("Ways to run it", outcome, _counted([one.verdict for one in candidates], _shipped(candidates)), "parity", parts),)
 

@@ -66,6 +66,15 @@ def test_no_way_that_passed_is_a_failure(full_run: Any, tmp_path: Path) -> None:
     assert told(full_run, tmp_path)["Ways to run it"][0] == "failed"
 
 
+@pytest.mark.parametrize(("first", "outcome"), [("not_run", "not_run"), ("failed", "failed")])
+def test_ways_that_nothing_here_can_run_are_no_failure(full_run: Any, tmp_path: Path, first: str, outcome: str) -> None:
+    candidates = full_run.artifacts["export"]["metrics"]["candidates"]
+    for one in candidates:
+        one["verdict"] = "not_run"
+    candidates[0]["verdict"] = first
+    assert told(full_run, tmp_path)["Ways to run it"][0] == outcome
+
+
 def test_licences_are_those_of_the_bundle_and_for_the_teacher_those_of_the_catalogue(full_run: Any, tmp_path: Path) -> None:
     assert licences_of(read_run(full_run.write(tmp_path / "bundle"))) == {
         "code": "Apache-2.0 AND MIT",
